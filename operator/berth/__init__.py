@@ -1,0 +1,1 @@
+"""Berth: IP address management for Kubernetes, from pools that the whole cluster shares."""

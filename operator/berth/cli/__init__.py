@@ -1,0 +1,1 @@
+"""The command line: `berth operator | agent | webhook | ...`."""

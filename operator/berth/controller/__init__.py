@@ -1,0 +1,1 @@
+"""The operator: kopf handlers, the ledger's commit loop, confirmations, reclaim, leadership."""

@@ -1,0 +1,1 @@
+"""The validating webhook: an aiohttp service that decides with `berth.core`."""
