@@ -1,0 +1,56 @@
+"""A claim: one attachment (Pod x network interface) that wants addresses, and what it holds."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from berth.core.ranges import Family
+
+
+@dataclass(frozen=True, slots=True)
+class Holding:
+    """An address an Endpoint's status says it holds."""
+
+    pool: str
+    family: Family
+    address: int
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """An Endpoint, as far as deciding needs it. `uid` is the Endpoint's own: the ledger's pending names it.
+
+    `pools`: the pools asked for, by family, in order; empty means the default pools decide. `families`: those asked
+    for; empty means whatever the pools give. `wanted`: at most one address of each family.
+    """
+
+    uid: str
+    namespace: str
+    name: str
+    pod: str
+    pod_uid: str
+    node: str
+    network: str
+    interface: str
+    container: str
+    pools: Mapping[Family, tuple[str, ...]] = field(default_factory=dict)
+    families: frozenset[Family] = frozenset()
+    wanted: Mapping[Family, int] = field(default_factory=dict)
+    holdings: tuple[Holding, ...] = ()
+
+    @property
+    def confirmed(self) -> bool:
+        return bool(self.holdings)
+
+    @property
+    def attachment(self) -> tuple[str, str, str]:
+        """What stays the same when a sandbox is made again: the Pod's UID, its network, its interface."""
+        return self.pod_uid, self.network, self.interface
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What pools may ask about a claim besides itself: labels of its Pod, its namespace, its node."""
+
+    pod_labels: Mapping[str, str] = field(default_factory=dict)
+    namespace_labels: Mapping[str, str] = field(default_factory=dict)
+    node_labels: Mapping[str, str] = field(default_factory=dict)

@@ -1,0 +1,80 @@
+"""One decision for one claim: an address of every family wanted, or none at all.
+
+Nothing is changed unless each family has its address (design, section 2, rule 6). Families already pending for this
+claim stay as they are: an address is never taken back from a claim that exists.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from berth.core.claim import Claim
+from berth.core.ledger import Already, Exhausted, Free, Ledger, Outside, Taken
+from berth.core.pool import Pool
+from berth.core.ranges import Family, format_address
+from berth.core.reasons import Reason
+from berth.core.selection import Choice, Refused
+
+
+@dataclass(frozen=True, slots=True)
+class Granted:
+    """One address of each family, staged in the ledgers of these pools."""
+
+    addresses: tuple[tuple[Pool, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """Every address of the pools of `family` is held, or the pool's next batch is full: ask again when one comes back."""
+
+    pools: tuple[str, ...]
+    refusal: Refused
+
+
+def grant(claim: Claim, choice: Choice, ledgers: Mapping[str, Ledger], now: float) -> Granted | Waiting | Refused:
+    found: list[tuple[Pool, Free | Already]] = []
+    for family, pools in choice.candidates.items():
+        answer = _find(claim, family, pools, ledgers, now)
+        if not isinstance(answer, tuple):
+            return answer
+        found.append(answer)
+    for pool, free in found:
+        if isinstance(free, Free):
+            ledgers[pool.name].grant(claim.uid, free.address)
+    return Granted(tuple((pool, free.address) for pool, free in found))
+
+
+def _find(
+    claim: Claim, family: Family, pools: tuple[Pool, ...], ledgers: Mapping[str, Ledger], now: float
+) -> tuple[Pool, Free | Already] | Waiting | Refused:
+    for pool in pools:
+        if (held := ledgers[pool.name].granted_to(claim.uid)) is not None:
+            return pool, Already(held)
+    wanted = claim.wanted.get(family)
+    taken = False
+    for pool in pools:
+        if ledgers[pool.name].full:
+            continue
+        match ledgers[pool.name].find(claim.uid, now, wanted):
+            case Free() | Already() as free:
+                return pool, free
+            case Taken():
+                taken = True
+            case Outside() | Exhausted():
+                pass
+    names = ", ".join(pool.name for pool in pools)
+    if wanted is None:
+        total = sum(ledgers[pool.name].counts.total for pool in pools)
+        return Waiting(
+            tuple(pool.name for pool in pools),
+            Refused(
+                Reason.POOL_EXHAUSTED,
+                f"pool {names} has no free {family} address ({total} in all): add ips, or delete Pods",
+            ),
+        )
+    text = format_address(family, wanted)
+    if taken:
+        return Waiting(
+            tuple(pool.name for pool in pools),
+            Refused(Reason.ADDRESS_TAKEN, f"{text} of pool {names} is held"),
+        )
+    return Refused(Reason.ADDRESS_OUTSIDE, f"{text} is none of the addresses that pool {names} hands out")

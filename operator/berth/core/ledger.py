@@ -1,0 +1,252 @@
+"""The ledger of one pool: which address is free, pending or settled, and what the next write will say.
+
+It is a write-ahead log in two parts (design, section 2). `pending` names the claim an address was granted to, until
+that claim's Endpoint is known to say so; then a bit in `settled` is enough, since the Endpoint is the record of who
+holds it. An address in neither may be granted.
+
+Memory runs ahead of the API by what is staged: `draft` says what to write, `accept` that it was written. A grant may be
+confirmed only after the draft that holds it was accepted. When a write is refused or its outcome unknown, the ledger
+is thrown away and loaded anew: nothing here is worth keeping against the record.
+
+No step of the way of one address grows with the number of addresses held: which address comes next is the head of a
+queue of freed ones, or a mark that only moves forward over those never used.
+"""
+
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from berth.core.ranges import Ranges
+from berth.core.settled import Settled
+
+# Pending entries are ~60 bytes each in the object that every write sends whole. Claims past this wait for the next
+# batch, which settles what was confirmed meanwhile.
+PENDING_MOST = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """A ledger as the API holds it. `sequence` is raised by every ledger write: who sees it unchanged knows that
+    nobody has written."""
+
+    sequence: int = 0
+    pending: Mapping[int, str] = field(default_factory=dict)
+    settled: Mapping[int, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """`total`: addresses the pool may hand out; `allocated`: held, inside or outside of those; `available`: free."""
+
+    total: int
+    allocated: int
+    available: int
+
+
+@dataclass(frozen=True, slots=True)
+class Free:
+    """An address that could be granted now."""
+
+    address: int
+
+
+@dataclass(frozen=True, slots=True)
+class Already:
+    """The claim was granted this address before: asking again changes nothing."""
+
+    address: int
+
+
+@dataclass(frozen=True, slots=True)
+class Exhausted:
+    """Every address is held."""
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """The wanted address is held by another."""
+
+    address: int
+
+
+@dataclass(frozen=True, slots=True)
+class Outside:
+    """The wanted address is none this pool hands out (out of its ranges, excluded, reserved, or its gateway)."""
+
+    address: int
+
+
+Found = Free | Already | Exhausted | Taken | Outside
+
+
+class Ledger:
+    """One pool's ledger in memory. Addresses are ints of the pool's family; times are seconds on one monotonic clock."""
+
+    def __init__(self, image: Image, allowed: Ranges, reuse_delay: float = 0.0) -> None:
+        self.sequence = image.sequence
+        self.reuse_delay = reuse_delay
+        self.pending: dict[int, str] = dict(image.pending)
+        self.settled = Settled(image.settled)
+        self._granted: dict[str, int] = {claim: address for address, claim in self.pending.items()}
+        self._staged: set[int] = set()  # pending in memory only: not to be confirmed yet
+        self._dirty = False
+        self._in_flight: frozenset[int] | None = None
+        self._cooling: OrderedDict[int, float] = OrderedDict()  # freed address -> when its cool-down ends; oldest first
+        self.reshape(allowed)
+
+    # --- reading ---------------------------------------------------------------------------------------------------
+
+    def holds(self, address: int) -> bool:
+        return address in self.pending or address in self.settled
+
+    def held(self) -> Iterator[int]:
+        yield from self.pending
+        yield from self.settled
+
+    def granted_to(self, claim: str) -> int | None:
+        """The pending address of this claim, if it has one."""
+        return self._granted.get(claim)
+
+    def confirmable(self, claim: str) -> int | None:
+        """The address the API's own ledger gives to this claim: what may be written to its Endpoint."""
+        address = self._granted.get(claim)
+        return None if address is None or address in self._staged else address
+
+    @property
+    def allowed(self) -> Ranges:
+        return self._allowed
+
+    @property
+    def counts(self) -> Counts:
+        return Counts(self._total, len(self.pending) + len(self.settled), self._total - self._inside)
+
+    @property
+    def full(self) -> bool:
+        """No further grant until a write has settled some of those pending."""
+        return len(self.pending) >= PENDING_MOST
+
+    @property
+    def dirty(self) -> bool:
+        """Memory says something the API does not."""
+        return self._dirty
+
+    @property
+    def urgent(self) -> bool:
+        """A claim waits for the next write; else it can wait a moment for company."""
+        return bool(self._staged)
+
+    # --- granting --------------------------------------------------------------------------------------------------
+
+    def find(self, claim: str, now: float, wanted: int | None = None) -> Found:
+        """Which address this claim would get; nothing is changed. Order: first freed, first reused, once its cool-down
+        is over; then the lowest never used; then, when nothing else is left, the first freed all the same."""
+        if (held := self._granted.get(claim)) is not None:
+            return Already(held) if wanted in (None, held) else Taken(wanted)
+        if wanted is not None:
+            if wanted not in self._allowed:
+                return Outside(wanted)
+            return Taken(wanted) if self.holds(wanted) else Free(wanted)
+        oldest = next(iter(self._cooling.items()), None)
+        if oldest is not None and oldest[1] <= now:
+            return Free(oldest[0])
+        if (fresh := self._fresh()) is not None:
+            return Free(fresh)
+        return Free(oldest[0]) if oldest is not None else Exhausted()
+
+    def grant(self, claim: str, address: int) -> None:
+        """Stage `address` for `claim`. The caller has just found it free."""
+        assert not self.holds(address), "granted twice"
+        self._cooling.pop(address, None)
+        self.pending[address] = claim
+        self._granted[claim] = address
+        self._staged.add(address)
+        self._inside += address in self._allowed
+        self._dirty = True
+
+    def settle(self, address: int, claim: str) -> None:
+        """The Endpoint of `claim` says it holds `address`. Seen again, or seen of an address that was never granted
+        here (an Endpoint older than the ledger: it is put back), it is one rule: afterwards the bit is set."""
+        held = self.holds(address)
+        if self.pending.get(address) == claim:
+            self._forget_pending(address)
+        elif held:
+            return
+        self.settled.add(address)
+        self._cooling.pop(address, None)
+        if not held:
+            self._inside += address in self._allowed
+        self._dirty = True
+
+    def release(self, address: int, now: float) -> None:
+        """Free `address`. Releasing what is free is success."""
+        if address in self.pending:
+            self._forget_pending(address)
+        elif address in self.settled:
+            self.settled.remove(address)
+        else:
+            return
+        if address in self._allowed:
+            self._inside -= 1
+            self._cooling[address] = now + self.reuse_delay
+        self._dirty = True
+
+    def withdraw(self, claim: str, now: float) -> None:
+        """The claim is gone: what was pending for it is free."""
+        if (address := self._granted.get(claim)) is not None:
+            self.release(address, now)
+
+    def reshape(self, allowed: Ranges) -> None:
+        """The addresses the pool may hand out have changed (spec, reservations). Nobody loses what he holds."""
+        self._allowed = allowed
+        self._total = allowed.size
+        self._inside = sum(address in allowed for address in self.pending) + self.settled.count_inside(allowed)
+        self._run, self._mark = 0, 0
+        for address in [address for address in self._cooling if address not in allowed]:
+            del self._cooling[address]
+
+    # --- writing ---------------------------------------------------------------------------------------------------
+
+    def draft(self) -> Image:
+        """What the next conditional write says. Until `accept` or a reload no other draft may be made."""
+        assert self._in_flight is None, "one write at a time"
+        self._in_flight = frozenset(self._staged)
+        self._dirty = False
+        return Image(self.sequence + 1, dict(self.pending), self.settled.blocks())
+
+    def accept(self, image: Image) -> list[tuple[str, int]]:
+        """The draft was written: the grants in it, as (claim, address), are now to be confirmed."""
+        assert self._in_flight is not None, "nothing was under way"
+        written, self._in_flight = self._in_flight, None
+        self.sequence = image.sequence
+        # A grant withdrawn and granted anew to another claim while the write was under way is still staged.
+        sure = {address for address in written if image.pending.get(address) == self.pending.get(address)}
+        self._staged -= sure
+        return [(self.pending[address], address) for address in sorted(sure)]
+
+    def retry(self) -> None:
+        """The draft was refused, and the API's sequence shows that no ledger write came between: draft anew."""
+        self._in_flight = None
+        self._dirty = True
+
+    # --- inside ----------------------------------------------------------------------------------------------------
+
+    def _forget_pending(self, address: int) -> None:
+        claim = self.pending.pop(address)
+        self._granted.pop(claim, None)
+        self._staged.discard(address)
+
+    def _fresh(self) -> int | None:
+        """The lowest address never used since loading. The mark only moves forward, so all calls together walk the
+        ranges once; a full block of the bitmap is one step."""
+        runs = self._allowed.runs
+        while self._run < len(runs):
+            first, last = runs[self._run]
+            address = self.settled.first_clear(max(first, self._mark), last)
+            if address is None:
+                self._run += 1
+            elif address in self.pending or address in self._cooling:
+                self._mark = address + 1
+            else:
+                self._mark = address
+                return address
+        return None

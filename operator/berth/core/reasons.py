@@ -1,0 +1,38 @@
+"""Every reason Berth gives: in conditions, in Events, in the agent's errors. One enum, so that a reason can be looked up.
+
+`docs/reasons.md` lists them with what to do; a test holds the two together.
+"""
+
+from enum import StrEnum
+
+
+class Reason(StrEnum):
+    """CamelCase, as conditions want them; the docstring-like comment beside each says when it is given."""
+
+    # Endpoint, condition Ready
+    CONFIRMED = "Confirmed"  # True: the addresses in status are held by this attachment
+    POOL_EXHAUSTED = "PoolExhausted"  # False: every address of every pool looked at is held
+    NO_MATCHING_POOL = "NoMatchingPool"  # False: no pool was named, and no default pool may serve this Pod
+    POOL_NOT_FOUND = "PoolNotFound"  # False: a pool that the claim names does not exist
+    POOL_UNSUITABLE = "PoolUnsuitable"  # False: named pools exist, but none may serve this Pod
+    ADDRESS_TAKEN = "AddressTaken"  # False: the address asked for is held by another
+    ADDRESS_OUTSIDE = "AddressOutside"  # False: the address asked for is none that the pools hand out
+
+    # IPPool, condition Ready
+    SERVING = "Serving"  # True: addresses are granted from it
+    DISABLED = "Disabled"  # False: spec.disabled; releases go on
+    OVERLAP = "Overlap"  # False: another pool hands out some of the same addresses, and that one serves
+    INVALID_SPEC = "InvalidSpec"  # False: the spec says something that cannot be (admission was away)
+    LEDGER_CORRUPT = "LedgerCorrupt"  # False: the ledger cannot be read; nothing is granted or released
+    TERMINATING = "Terminating"  # False: the pool is being deleted
+
+    # IPPool, condition Exhausted
+    ADDRESSES_AVAILABLE = "AddressesAvailable"  # False
+    ALL_ADDRESSES_HELD = "AllAddressesHeld"  # True
+
+    # Events of a reclaim, and labels of its metric
+    POD_GONE = "PodGone"  # the Pod is gone and its DEL never came
+    POD_FINISHED = "PodFinished"  # the Pod has succeeded or failed, and its DEL never came
+    NODE_GONE = "NodeGone"  # the node was deleted
+    NODE_OUT_OF_SERVICE = "NodeOutOfService"  # the node has the out-of-service taint
+    CLAIM_GONE = "ClaimGone"  # the ledger held an address whose Endpoint no longer exists

@@ -1,0 +1,143 @@
+"""Which pools may serve a claim, in which order, and why the others may not.
+
+A claim that names pools gets those, in its order. One that names none gets the default pools that may serve it, the
+narrower audience first, then by name. The families wanted are those named; else those of the pools that result. Every
+pool looked at leaves a verdict, so that the answer can be explained.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from berth.core.claim import Claim, Surroundings
+from berth.core.pool import Audience, Pool
+from berth.core.ranges import Family
+from berth.core.reasons import Reason
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """A pool as selection sees it: its spec, and whether it serves (its condition Ready)."""
+
+    pool: Pool
+    serving: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Passed:
+    """A pool that was looked at and passed over, and why."""
+
+    pool: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The pools to try for each family wanted, in order, and those passed over."""
+
+    candidates: Mapping[Family, tuple[Pool, ...]]
+    passed: tuple[Passed, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """No address for this claim as things are: the reason, and a sentence that says what to do."""
+
+    reason: Reason
+    message: str
+
+
+def choose(claim: Claim, around: Surroundings, offers: Mapping[str, Offer]) -> Choice | Refused:
+    if any(claim.pools.values()):
+        return _named(claim, around, offers)
+    return _default(claim, around, offers.values())
+
+
+def _named(claim: Claim, around: Surroundings, offers: Mapping[str, Offer]) -> Choice | Refused:
+    candidates: dict[Family, tuple[Pool, ...]] = {}
+    passed: list[Passed] = []
+    for family, names in claim.pools.items():
+        if not names or (claim.families and family not in claim.families):
+            continue
+        missing = [name for name in names if name not in offers]
+        if len(missing) == len(names):
+            listed = ", ".join(missing)
+            return Refused(Reason.POOL_NOT_FOUND, f"no IPPool {listed} exists: create it, or name another for {family}")
+        passed += [Passed(name, "does not exist") for name in missing]
+        fit: list[Pool] = []
+        for offer in (offers[name] for name in names if name in offers):
+            why = _unfit(claim, around, offer, family)
+            if why is None:
+                fit.append(offer.pool)
+            else:
+                passed.append(Passed(offer.pool.name, why))
+        if not fit:
+            return Refused(Reason.POOL_UNSUITABLE, f"none of the {family} pools named may serve: {_list(passed)}")
+        candidates[family] = tuple(fit)
+    return Choice(candidates, tuple(passed))
+
+
+def _default(claim: Claim, around: Surroundings, offers: Iterable[Offer]) -> Choice | Refused:
+    passed: list[Passed] = []
+    fit: dict[Family, list[Pool]] = {}
+    disabled: set[Family] = set()
+    for offer in offers:
+        if not offer.pool.default:
+            continue
+        why = _unfit(claim, around, offer, offer.pool.family)
+        if why is None:
+            fit.setdefault(offer.pool.family, []).append(offer.pool)
+            continue
+        passed.append(Passed(offer.pool.name, why))
+        if offer.pool.disabled:
+            # A family must not vanish from a dual-stack cluster because its only pool is disabled for a moment.
+            disabled.add(offer.pool.family)
+    wanted = claim.families or frozenset({*fit, *disabled})
+    for family in sorted(wanted):
+        if family not in fit:
+            return Refused(
+                Reason.NO_MATCHING_POOL,
+                f"no default {family} pool may serve this Pod"
+                + (f": {_list(passed)}" if passed else ": set spec.default on an IPPool, or name a pool"),
+            )
+    if not wanted:
+        looked = f": {_list(passed)}" if passed else ": set spec.default on an IPPool, or name a pool"
+        return Refused(Reason.NO_MATCHING_POOL, "no default pool may serve this Pod" + looked)
+    return Choice(
+        {
+            family: tuple(sorted(fit[family], key=lambda pool: (-pool.audience.narrowness, pool.name)))
+            for family in sorted(wanted)
+        },
+        tuple(passed),
+    )
+
+
+def _unfit(claim: Claim, around: Surroundings, offer: Offer, family: Family) -> str | None:
+    """Why this pool may not serve this claim; None when it may."""
+    pool = offer.pool
+    if pool.family is not family:
+        return f"is {pool.family}"
+    if pool.disabled:
+        return "is disabled"
+    if not offer.serving:
+        return "is not Ready"
+    return _unwelcome(claim, around, pool.audience)
+
+
+def _unwelcome(claim: Claim, around: Surroundings, audience: Audience) -> str | None:
+    if audience.nodes and claim.node not in audience.nodes:
+        return f"does not list node {claim.node}"
+    if audience.node_selector is not None and not audience.node_selector.matches(around.node_labels):
+        return f"does not select node {claim.node}"
+    if audience.namespaces and claim.namespace not in audience.namespaces:
+        return f"does not list namespace {claim.namespace}"
+    if audience.namespace_selector is not None and not audience.namespace_selector.matches(around.namespace_labels):
+        return f"does not select namespace {claim.namespace}"
+    if audience.pod_selector is not None and not audience.pod_selector.matches(around.pod_labels):
+        return f"does not select Pod {claim.pod}"
+    if audience.networks and claim.network not in audience.networks:
+        return f"does not list network {claim.network}"
+    return None
+
+
+def _list(passed: Iterable[Passed]) -> str:
+    return "; ".join(f"{each.pool} {each.why}" for each in passed)
