@@ -1,0 +1,16 @@
+"""A real Kubernetes cluster on one Linux machine, without Docker: see README.md beside this file."""
+
+from e2e.cluster.controlplane import ControlPlane, Options
+from e2e.cluster.errors import BuildError, ClusterError, CommandError, MissingToolError, StartError
+from e2e.cluster.process import Process
+
+__all__ = [
+    "BuildError",
+    "ClusterError",
+    "CommandError",
+    "ControlPlane",
+    "MissingToolError",
+    "Options",
+    "Process",
+    "StartError",
+]
