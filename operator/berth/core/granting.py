@@ -24,7 +24,7 @@ class Granted:
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """Every address of the pools of `family` is held, or the pool's next batch is full: ask again when one comes back."""
+    """Every address of these pools is held, or their next batch is full: ask again when one comes back."""
 
     pools: tuple[str, ...]
     refusal: Refused

@@ -142,7 +142,7 @@ def _inside(subnet: Subnet, name: str, texts: tuple[str, ...]) -> Ranges | BadFi
     return found
 
 
-def gateway_of(subnet: Subnet, text: str | None) -> int | None | BadField:
+def gateway_of(subnet: Subnet, text: str | None) -> int | BadField | None:
     if not text:
         return None
     address = parse_address(text)
