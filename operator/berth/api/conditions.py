@@ -38,6 +38,6 @@ def condition(
         status=said,
         reason=reason.value,
         message=message,
-        observed_generation=generation,
-        last_transition_time=since or now,
+        observedGeneration=generation,
+        lastTransitionTime=since or now,
     )

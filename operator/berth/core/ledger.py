@@ -80,7 +80,7 @@ Found = Free | Already | Exhausted | Taken | Outside
 
 
 class Ledger:
-    """One pool's ledger in memory. Addresses are ints of the pool's family; times are seconds on one monotonic clock."""
+    """One pool's ledger in memory. Addresses are ints of the pool's family; times are seconds of a monotonic clock."""
 
     def __init__(self, image: Image, allowed: Ranges, reuse_delay: float = 0.0) -> None:
         self.sequence = image.sequence

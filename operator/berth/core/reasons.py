@@ -1,4 +1,4 @@
-"""Every reason Berth gives: in conditions, in Events, in the agent's errors. One enum, so that a reason can be looked up.
+"""Every reason Berth gives: in conditions, in Events, in the agent's errors. One enum, so that each can be looked up.
 
 `docs/reasons.md` lists them with what to do; a test holds the two together.
 """
@@ -7,7 +7,7 @@ from enum import StrEnum
 
 
 class Reason(StrEnum):
-    """CamelCase, as conditions want them; the docstring-like comment beside each says when it is given."""
+    """CamelCase, as conditions want them; the comment beside each says when it is given."""
 
     # Endpoint, condition Ready
     CONFIRMED = "Confirmed"  # True: the addresses in status are held by this attachment

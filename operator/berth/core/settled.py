@@ -1,8 +1,8 @@
 """The settled addresses of a pool: a bitmap in blocks, only those that hold a bit.
 
-A block is an int of `SPAN` bits, bit 0 its lowest address. A full /16 is 64 blocks; an IPv6 /64 costs by addresses used.
-On the wire (`ledger.blocks`) a block is named after its lowest address and written as base64 of its bytes, lowest
-address first, without trailing zero bytes: the text is as long as the highest bit needs.
+A block is an int of `SPAN` bits, bit 0 its lowest address. A full /16 is 64 blocks, an IPv6 /64 costs by addresses
+used. On the wire (`ledger.blocks`) a block is named after its lowest address and written as base64 of its bytes,
+lowest address first, without trailing zero bytes: the text is as long as the highest bit needs.
 """
 
 from base64 import b64decode, b64encode

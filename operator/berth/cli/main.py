@@ -1,0 +1,97 @@
+"""`berth operator | agent | webhook`: reads the command line, and nothing else.
+
+Each command is imported only when it is called: the agent's 45 MB have no room for kopf. An error of configuration is
+one line on stderr that names the field and the remedy, and exit code 2; nothing has been changed then.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from berth.kube.errors import BadConfiguration
+
+EXIT_BAD_CONFIGURATION = 2
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parsed = _parser().parse_args(arguments)
+    command: Callable[[argparse.Namespace], int] = parsed.command
+    try:
+        return command(parsed)
+    except BadConfiguration as error:
+        print(f"berth: {error}", file=sys.stderr)
+        return EXIT_BAD_CONFIGURATION
+    except KeyboardInterrupt:
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="berth", description="IP address management for Kubernetes.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for add in (_add_operator, _add_agent, _add_webhook):
+        add(commands)
+    return parser
+
+
+def _common(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--kubeconfig", metavar="FILE", help="default: $KUBECONFIG, the service account, ~/.kube/config"
+    )
+    command.add_argument("--log-level", default="info", choices=("debug", "info", "warning", "error"))
+
+
+def _add_operator(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    command = commands.add_parser("operator", help="grants addresses; one leads, others stand by")
+    _common(command)
+    command.add_argument(
+        "--namespace", default="berth-system", help="where the leader's Lease is (default %(default)s)"
+    )
+    command.add_argument("--identity", help="this replica's name in the Lease (default: host name and a random part)")
+    command.add_argument("--health-port", type=int, default=0, metavar="PORT", help="/healthz and /metrics; 0: none")
+    command.set_defaults(command=_operator)
+
+
+def _add_agent(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    command = commands.add_parser("agent", help="answers the CNI calls of one node")
+    _common(command)
+    command.add_argument("--node", required=True, metavar="NAME", help="the Node object's name")
+    command.add_argument("--socket", type=Path, default=Path("/run/berth/berth.sock"), metavar="PATH")
+    command.add_argument("--state-dir", type=Path, default=Path("/var/lib/berth"), metavar="DIR")
+    command.add_argument("--install-shim", type=Path, metavar="DIR", help="copy the shim there first, by rename")
+    command.add_argument("--health-port", type=int, default=0, metavar="PORT", help="/healthz and /metrics; 0: none")
+    command.set_defaults(command=_agent)
+
+
+def _add_webhook(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    command = commands.add_parser("webhook", help="refuses pools that cannot be, and says why")
+    _common(command)
+    command.add_argument("--cert", type=Path, metavar="FILE", help="TLS certificate (PEM); default: from --secret")
+    command.add_argument("--key", type=Path, metavar="FILE", help="its key (PEM)")
+    command.add_argument("--port", type=int, default=9443)
+    command.add_argument("--namespace", default="berth-system", help="where --secret and --service are")
+    command.add_argument("--secret", default="berth-webhook", help="makes and renews its own certificate there")
+    command.add_argument("--service", default="berth-webhook", help="the Service the certificate is for")
+    command.add_argument(
+        "--configuration", default="berth", help="the ValidatingWebhookConfiguration to give the CA to"
+    )
+    command.add_argument("--health-port", type=int, default=0, metavar="PORT", help="/healthz; 0: none")
+    command.set_defaults(command=_webhook)
+
+
+def _operator(arguments: argparse.Namespace) -> int:
+    from berth.controller.main import run
+
+    return run(arguments)
+
+
+def _agent(arguments: argparse.Namespace) -> int:
+    from berth_cni.main import run
+
+    return run(arguments)
+
+
+def _webhook(arguments: argparse.Namespace) -> int:
+    from berth_webhook.main import run
+
+    return run(arguments)
