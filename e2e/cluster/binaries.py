@@ -32,7 +32,6 @@ class Module:
     """One Go module of tools, and how it is built."""
 
     folder: Path
-    cgo: bool = False
 
     @property
     def name(self) -> str:
@@ -67,13 +66,12 @@ class Module:
 
     def key(self) -> str:
         """Names the build: whatever changes a binary changes this."""
-        parts = [self.text(), (self.folder / "go.sum").read_text(), self.ldflags(), str(self.cgo)]
+        parts = [self.text(), (self.folder / "go.sum").read_text(), self.ldflags()]
         parts += [platform.machine(), _compiler()]
         return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:12]
 
 
 KNOWN = {name: Module(MODULES / name) for name in ("kubernetes", "etcd", "containerd", "cni")}
-KNOWN["runc"] = Module(MODULES / "runc", cgo=True)  # enters namespaces in C before the Go runtime starts
 
 
 def cache_folder() -> Path:
@@ -123,7 +121,7 @@ def _build(module: Module, name: str) -> Path:
 
 def _go(argv: list[str], module: Module) -> None:
     """Runs the compiler; its own words are the message when it fails."""
-    env = os.environ | {"CGO_ENABLED": str(int(module.cgo)), "GOWORK": "off", "GOFLAGS": ""}
+    env = os.environ | {"CGO_ENABLED": "0", "GOWORK": "off", "GOFLAGS": ""}
     try:
         done = subprocess.run(argv, cwd=module.folder, env=env, capture_output=True, text=True)
     except FileNotFoundError as error:

@@ -70,9 +70,7 @@ class Cluster:
     def start(self) -> None:
         """Starts everything and returns when all nodes are registered; a start that fails leaves nothing behind."""
         require([*MACHINE_TOOLS, "openssl", "go"])
-        binaries.ensure(
-            *TOOLS, *PLUGINS, "etcd", "kube-apiserver", "kubectl", "kube-controller-manager", "kube-scheduler"
-        )
+        binaries.ensure(*binaries.names())
         cleanup.write_state(self.directory, {"nodes": self._count, "subnet": str(self.network.subnet)})
         try:
             self._start()

@@ -7,6 +7,7 @@ and nodes don't meet. A process that sleeps holds the namespaces.
 
 import json
 import os
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,8 +19,8 @@ from e2e.cluster.network import Network
 from e2e.cluster.process import Process
 from e2e.cluster.shell import run, wait_for
 
-TOOLS = ("kubelet", "kube-proxy", "containerd", "containerd-shim-runc-v2", "ctr", "runc")
-MACHINE_TOOLS = ("ip", "unshare", "nsenter", "mount", "nft", "gcc")
+TOOLS = ("kubelet", "kube-proxy", "containerd", "containerd-shim-runc-v2", "ctr")
+MACHINE_TOOLS = ("ip", "unshare", "nsenter", "mount", "nft", "runc", "gcc")
 PLUGINS = ("bridge", "host-local", "loopback", "macvlan", "portmap", "ptp")
 SOCKET = "/run/containerd/containerd.sock"
 
@@ -71,7 +72,7 @@ class Node:
     def start(self, pause: Path) -> None:
         """Starts containerd, gives it the pause image, then starts kubelet and kube-proxy."""
         binary = binaries.ensure(*TOOLS)
-        self._write("containerd.toml", _containerd_config(binary))
+        self._write("containerd.toml", _containerd_config())
         self._enter("containerd", [str(binary / "containerd"), "--config", str(self.folder / "containerd.toml")])
         wait_for(f"containerd of {self.name}", self._containerd_answers, 30)
         self.import_image(pause)
@@ -183,7 +184,7 @@ class Node:
         return [str(binary / "kube-proxy"), f"--kubeconfig={kubeconfig}", *own, *limits]
 
 
-def _containerd_config(binary: Path) -> str:
+def _containerd_config() -> str:
     """Local images only; the machine may refuse a negative oom_score_adj, and then no sandbox would start."""
     return f"""\
 version = 3
@@ -207,5 +208,5 @@ conf_dir = "/etc/cni/net.d"
 runtime_type = "io.containerd.runc.v2"
 
 [plugins."io.containerd.cri.v1.runtime".containerd.runtimes.runc.options]
-BinaryName = "{binary / "runc"}"
+BinaryName = "{shutil.which("runc")}"
 """
