@@ -16,10 +16,12 @@ STATE = "cluster.json"
 
 
 def write_state(directory: Path, state: dict[str, object]) -> None:
-    """Says that this folder is a cluster's, before anything else is made; refuses a folder that holds other things."""
-    directory.mkdir(parents=True, exist_ok=True)
+    """Says that this folder is a cluster's, before anything else is made; the files of one that ended give way."""
+    if _look(directory):
+        raise ClusterError(f"a cluster runs in {directory}: end it with `down --dir {directory}`")
     if (directory / STATE).exists():
-        raise ClusterError(f"there is a cluster in {directory}: end it with `down --dir {directory}`")
+        shutil.rmtree(directory)
+    directory.mkdir(parents=True, exist_ok=True)
     if any(directory.iterdir()):
         raise ClusterError(f"{directory} is not empty: choose a folder that the cluster may have for itself")
     (directory / STATE).write_text(json.dumps(state, indent=2) + "\n")
@@ -38,6 +40,14 @@ def end(directory: Path) -> None:
     process.kill_marked(directory)
     cgroups.remove(directory)
     network.remove_links(directory)
+
+
+def end_orphan(directory: Path) -> None:
+    """Ends a cluster whose owner has just died: a command that it had under way may still make something."""
+    end(directory)
+    while _look(directory):
+        time.sleep(0.2)
+        end(directory)
 
 
 def remove(directory: Path) -> None:

@@ -83,7 +83,6 @@ class Cluster:
         cleanup.end(self.directory)
         for process in self.processes():
             process.kill()  # dead by now; this collects it
-        (self.directory / cleanup.STATE).unlink(missing_ok=True)
         if self._warden:
             self._warden.dismiss()
 

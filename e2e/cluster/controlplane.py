@@ -118,8 +118,8 @@ class ControlPlane:
 
     def kubectl(self, *argv: str, stdin: str | None = None, check: bool = True, timeout: float = 120) -> str:
         """Runs kubectl as the administrator and returns its standard output."""
-        command: list[str | Path] = [self._bin / "kubectl", f"--kubeconfig={self.kubeconfig}", *argv]
-        return run(*command, stdin=stdin, check=check, timeout=timeout)
+        own = [f"--kubeconfig={self.kubeconfig}", f"--cache-dir={self.directory / 'kubectl'}"]
+        return run(self._bin / "kubectl", *own, *argv, stdin=stdin, check=check, timeout=timeout)
 
     def kubeconfig_for(self, user: str, groups: Sequence[str] = (), file: Path | None = None) -> Path:
         """A kubeconfig with a client certificate for a user; give RBAC rights to the user or the groups."""

@@ -40,6 +40,11 @@ def require(tools: Sequence[str]) -> None:
         raise MissingToolError(f"not on this machine: {', '.join(absent)}; run: apt-get install {' '.join(names)}")
 
 
+def absent_packages() -> list[str]:
+    """The Debian packages whose tools this machine lacks."""
+    return sorted({package for tool, package in packaged().items() if shutil.which(tool) is None})
+
+
 def remedy(tool: str) -> str:
     """How to get a tool that this machine lacks."""
     package = packaged().get(tool)
