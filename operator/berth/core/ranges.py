@@ -168,12 +168,17 @@ def parse_address(text: str) -> tuple[Family, int] | Malformed:
 def parse_subnet(text: str) -> Subnet | Malformed:
     if "/" not in text:
         return Malformed(text, "has no prefix length: write it as 10.0.0.0/24 or fd00::/64")
+    if "%" in text:  # ip_network would drop the zone without a word
+        return Malformed(text, "is not a subnet: it names a zone")
     try:
         network = ip_network(text, strict=False)
     except ValueError:
         return Malformed(text, "is not a subnet: write it as 10.0.0.0/24 or fd00::/64")
-    if not text.rpartition("/")[2].isdecimal():
+    written = text.rpartition("/")[2]
+    if not written.isdecimal():
         return Malformed(text, f"has a mask for a prefix length: write {network}")
+    if written != str(network.prefixlen):
+        return Malformed(text, f"has zeros before its prefix length: write {network}")
     if ip_address(text.partition("/")[0]) != network.network_address:
         return Malformed(text, f"has host bits set: write {network}")
     family = Family.IPV4 if network.version == 4 else Family.IPV6
