@@ -127,19 +127,23 @@ def offered_ranges(
 
 
 def _inside(subnet: Subnet, name: str, texts: tuple[str, ...]) -> Ranges | BadField:
-    whole = Ranges(((subnet.network, subnet.last),))
     found = Ranges()
     for index, text in enumerate(texts):
-        entry = parse_ranges((text,), subnet.family)
-        if isinstance(entry, Malformed):
-            return BadField(f"{name}[{index}]", str(entry))
-        if stray := entry.minus(whole):
-            return BadField(
-                f"{name}[{index}]",
-                f'"{text}" is outside of spec.subnet {subnet}: {stray.format(subnet.family)}',
-            )
+        entry = entry_inside(subnet, f"{name}[{index}]", text)
+        if isinstance(entry, BadField):
+            return entry
         found = found.union(entry)
     return found
+
+
+def entry_inside(subnet: Subnet, name: str, text: str) -> Ranges | BadField:
+    """One entry of `ips` or `excludeIPs`, all of it inside the subnet."""
+    entry = parse_ranges((text,), subnet.family)
+    if isinstance(entry, Malformed):
+        return BadField(name, str(entry))
+    if stray := entry.minus(Ranges(((subnet.network, subnet.last),))):
+        return BadField(name, f'"{text}" is outside of spec.subnet {subnet}: {stray.format(subnet.family)}')
+    return entry
 
 
 def gateway_of(subnet: Subnet, text: str | None) -> int | BadField | None:
