@@ -181,13 +181,13 @@ def _takes_away(new: Draft, before: Before, warnings: list[str]) -> Iterator[Ref
         yield Refusal("spec.gateway", f"{address} is in use by a Pod: name another, or delete that Pod first ({_WHO})")
         lost = lost.minus(Ranges(((pool.gateway, pool.gateway),)))
     excluded = lost.intersect(new.excluded)
-    for field, gone in (("spec.excludeIPs", excluded), ("spec.ips", lost.minus(excluded))):
+    for path, gone in (("spec.excludeIPs", excluded), ("spec.ips", lost.minus(excluded))):
         if gone:
             why = (
                 f"takes away {_addresses(gone.size)} in use: {_each(gone, family)}: put them in a ReservedIP, which"
                 f" takes each as it is freed, or delete the Pods that hold them first ({_WHO})"
             )
-            yield Refusal(field, why)
+            yield Refusal(path, why)
 
 
 def _disables_in_use(pool: Pool, before: Before) -> Iterator[str]:

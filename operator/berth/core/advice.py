@@ -89,7 +89,7 @@ def _reserved(pool: Pool, reservations: Iterable[Reservation]) -> Iterator[str]:
 
 
 def _selectors(audience: Audience) -> Iterator[str]:
-    for field, selector in (
+    for path, selector in (
         ("spec.nodeSelector", audience.node_selector),
         ("spec.namespaceSelector", audience.namespace_selector),
         ("spec.podSelector", audience.pod_selector),
@@ -97,10 +97,10 @@ def _selectors(audience: Audience) -> Iterator[str]:
         if selector is None:
             continue
         if not selector.labels and not selector.expressions:
-            yield f"{field}: is empty and so selects everything: leave it out, or say what it selects"
+            yield f"{path}: is empty and so selects everything: leave it out, or say what it selects"
         for each in selector.expressions:
             if each.operator is Operator.IN and not each.values:
-                yield f"{field}: {each.key} In nothing is never true: no Pod may use this pool"
+                yield f"{path}: {each.key} In nothing is never true: no Pod may use this pool"
 
 
 def _defaults(pool: Pool, near: Iterable[Neighbour]) -> Iterator[str]:

@@ -50,9 +50,9 @@ def _faults(written: Written) -> Iterator[BadField]:
     if isinstance(subnet, Malformed):
         yield BadField("spec.subnet", str(subnet))
         return  # all else is held against it
-    for field, texts in (("spec.ips", written.ips), ("spec.excludeIPs", written.excluded)):
+    for path, texts in (("spec.ips", written.ips), ("spec.excludeIPs", written.excluded)):
         for index, text in enumerate(texts):
-            entry = entry_inside(subnet, f"{field}[{index}]", text)
+            entry = entry_inside(subnet, f"{path}[{index}]", text)
             if isinstance(entry, BadField):
                 yield entry
     gateway = gateway_of(subnet, written.gateway)
