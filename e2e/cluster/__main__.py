@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from e2e.cluster import binaries, cleanup, kind, shell
-from e2e.cluster.cluster import SUBNET, Cluster
+from e2e.cluster.cluster import Cluster
 from e2e.cluster.errors import ClusterError
 from e2e.cluster.process import marked
 
@@ -98,7 +98,7 @@ def _parser() -> argparse.ArgumentParser:
             sub.add_argument("--dir", type=lambda text: Path(text).absolute(), default=DEFAULT, help="its folder")
         if name == "up":
             sub.add_argument("--nodes", type=int, default=2)
-            sub.add_argument("--subnet", default=SUBNET, help="of the bridge that joins the nodes")
+            sub.add_argument("--subnet", help="of the bridge that joins the nodes (default: one that is free)")
             sub.add_argument("--bridge", action="store_true", help="give nodes the bridge plugin, so Pods run at once")
         if name == "down":
             sub.add_argument("--when-orphaned", action="store_true", help=argparse.SUPPRESS)

@@ -11,6 +11,7 @@ import hashlib
 import os
 import platform
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -108,6 +109,8 @@ def _build(module: Module, name: str) -> Path:
     if binary.exists():  # built meanwhile, or for another combination of versions
         return binary
     binary.parent.mkdir(parents=True, exist_ok=True)
+    for remains in binary.parent.glob(".building-*"):  # of a build that was killed: only one runs at a time
+        shutil.rmtree(remains)
     print(f"building {name} {module.version(name)} …", file=sys.stderr, flush=True)
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix=".building-", dir=binary.parent) as scratch:

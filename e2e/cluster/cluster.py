@@ -1,6 +1,7 @@
 """A whole cluster: a control plane on a bridge, and nodes that are joined to it."""
 
 import ipaddress
+import os
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -9,12 +10,10 @@ from typing import Self
 from e2e.cluster import binaries, cleanup, images
 from e2e.cluster.controlplane import ControlPlane, Options
 from e2e.cluster.errors import ClusterError, CommandError
-from e2e.cluster.network import Network
+from e2e.cluster.network import Network, free_subnet
 from e2e.cluster.node import MACHINE_TOOLS, Node
 from e2e.cluster.process import Process, Warden
 from e2e.cluster.shell import require, wait_for
-
-SUBNET = "172.30.0.0/24"
 
 
 class Cluster:
@@ -29,13 +28,13 @@ class Cluster:
         directory: Path | str,
         nodes: int = 2,
         *,
-        subnet: str = SUBNET,
+        subnet: str | None = None,
         options: Options | None = None,
         max_pods: int = 250,
         owned: bool = True,
     ) -> None:
         self.directory = Path(directory).absolute()
-        self.network = Network(self.directory, ipaddress.IPv4Network(subnet))
+        self.network = Network(self.directory, ipaddress.IPv4Network(subnet) if subnet else free_subnet())
         if not 1 <= nodes <= 99:
             raise ClusterError(f"{nodes} nodes can't be made on one machine: ask for 1 to 99")
         self._count, self._max_pods = nodes, max_pods
@@ -69,6 +68,8 @@ class Cluster:
 
     def start(self) -> None:
         """Starts everything and returns when all nodes are registered; a start that fails leaves nothing behind."""
+        if os.geteuid() != 0:
+            raise ClusterError("nodes need namespaces, mounts and cgroups of their own: run this as root")
         require([*MACHINE_TOOLS, "openssl", "go"])
         binaries.ensure(*binaries.names())
         cleanup.write_state(self.directory, {"nodes": self._count, "subnet": str(self.network.subnet)})

@@ -26,6 +26,23 @@ def bridge_of(directory: Path) -> str:
     return PREFIX + identity(directory)
 
 
+def free_subnet() -> ipaddress.IPv4Network:
+    """The first /24 of 172.30.0.0/16 that this machine has no route into, so clusters run side by side."""
+    for subnet in ipaddress.IPv4Network("172.30.0.0/16").subnets(new_prefix=24):
+        if _route_into(subnet) is None:
+            return subnet
+    raise ClusterError("this machine has routes into all of 172.30.0.0/16: choose another subnet with --subnet")
+
+
+def _route_into(subnet: ipaddress.IPv4Network) -> str | None:
+    """A route of this machine, other than the default one, that overlaps a subnet."""
+    for route in run("ip", "-4", "route", "show", "table", "main").splitlines():
+        target = route.split()[0]
+        if target[0].isdigit() and ipaddress.ip_network(target, strict=False).overlaps(subnet):
+            return route.strip()
+    return None
+
+
 @dataclass(frozen=True, slots=True)
 class Network:
     """The bridge, and the addresses of those on it: .1 is this machine, .11 the first node, .12 the second …"""
@@ -51,10 +68,8 @@ class Network:
 
     def create(self) -> None:
         """Makes the bridge; refuses a subnet that this machine already reaches some other way."""
-        for route in run("ip", "-4", "route", "show", "table", "main").splitlines():
-            target = route.split()[0]
-            if target[0].isdigit() and ipaddress.ip_network(target, strict=False).overlaps(self.subnet):
-                raise ClusterError(f"{self.subnet} overlaps the route `{route.strip()}`: choose another with --subnet")
+        if route := _route_into(self.subnet):
+            raise ClusterError(f"{self.subnet} overlaps the route `{route}`: choose another with --subnet")
         run("ip", "link", "add", self.bridge, "type", "bridge", "forward_delay", "0")
         run("ip", "address", "add", f"{self.gateway}/{self.subnet.prefixlen}", "dev", self.bridge)
         run("ip", "link", "set", self.bridge, "up")

@@ -1,5 +1,7 @@
 """Two real nodes: Pods that run and reach each other, Services that answer, and nothing left behind."""
 
+import base64
+import ipaddress
 import json
 import subprocess
 import sys
@@ -9,14 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from e2e.cluster import Cluster, leftovers
+from e2e.cluster import Cluster, CommandError, leftovers
 from e2e.cluster.images import PAUSE
 from e2e.cluster.network import links
+from e2e.cluster.shell import wait_for
 
 pytestmark = pytest.mark.cluster
 
 PING = (sys.executable, "-m", "e2e.cluster.ping")
-SUBNET = "172.30.77.0/24"
 
 
 def deployment(name: str, replicas: int) -> str:
@@ -49,7 +51,7 @@ def run_pods(cluster: Cluster, name: str, replicas: int) -> dict[str, dict[str, 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     directory = tmp_path_factory.mktemp("cluster")
-    with Cluster(directory, nodes=2, subnet=SUBNET) as cluster:
+    with Cluster(directory, nodes=2) as cluster:
         yield cluster
     assert leftovers(directory) == []
 
@@ -73,14 +75,14 @@ def test_four_pods_run_and_ping_each_other_over_the_nodes(cluster: Cluster) -> N
 def test_macvlan_puts_pods_of_both_nodes_on_the_bridge(cluster: Cluster) -> None:
     for node in cluster.nodes.values():
         first, last = (str(cluster.network.subnet[node.index * 50 + offset]) for offset in (0, 9))
-        spans = [[{"subnet": SUBNET, "rangeStart": first, "rangeEnd": last}]]
+        spans = [[{"subnet": str(cluster.network.subnet), "rangeStart": first, "rangeEnd": last}]]
         ipam = {"type": "host-local", "ranges": spans, "dataDir": "/run/macvlan"}
         plugin = {"type": "macvlan", "master": "eth0", "mode": "bridge", "ipam": ipam}
         node.configure_cni({"cniVersion": "1.0.0", "name": "macvlan", "plugins": [plugin]}, "05-macvlan.conflist")
     time.sleep(1)  # containerd reads its configuration when the folder changes
     pods = run_pods(cluster, "flat", 2)
     (one, _), (_, other) = pods.items()
-    assert other["address"].startswith("172.30.77.")
+    assert ipaddress.ip_address(other["address"]) in cluster.network.subnet
     cluster.exec_in_pod("default", one, *PING, other["address"])
 
 
@@ -92,6 +94,66 @@ print(urllib.request.urlopen("https://10.96.0.1:443/version", context=trust, tim
 """
     for node in cluster.nodes.values():
         assert node.run(sys.executable, "-c", ask, str(cluster.plane.authority.cert)) == "200\n"
+
+
+def test_the_api_server_asks_a_webhook_in_a_pod_which_reads_with_its_service_account(cluster: Cluster) -> None:
+    """As Berth is installed: hostNetwork Pods with a service account, behind a Service. Python is the machine's own."""
+    gate = cluster.plane.authority.issue("gate", "gate", hosts=["gate.default.svc"])
+    secret = ["create", "secret", "generic", "gate", f"--from-file={gate.cert}", f"--from-file={gate.key}"]
+    cluster.kubectl(*secret)
+    cluster.kubectl("create", "configmap", "gate", f"--from-file={Path(__file__).with_name('gate.py')}")
+    cluster.kubectl("create", "clusterrolebinding", "gate", "--clusterrole=view", "--serviceaccount=default:default")
+    cluster.kubectl("apply", "-f", "-", stdin=json.dumps({"apiVersion": "v1", "kind": "List", "items": gate_objects()}))
+    cluster.kubectl("wait", "--for=condition=Ready", "pod/gate", "--timeout=60s")
+    trust = base64.b64encode(cluster.plane.authority.cert.read_bytes()).decode()
+    cluster.kubectl("apply", "-f", "-", stdin=json.dumps(gate_webhook(trust)))
+    with pytest.raises(CommandError, match=r"the gate sees [0-9]+ Pods and says no"):
+        wait_for(
+            "the webhook's no", lambda: not cluster.kubectl("create", "configmap", "tried", "--dry-run=server"), 20
+        )
+
+
+def gate_objects() -> list[dict[str, object]]:
+    """A Pod that serves gate.py with the machine's Python, and the Service in front of it."""
+    machine = [place for place in ("/usr", "/lib", "/lib64", "/bin", sys.base_prefix) if Path(place).exists()]
+    volumes: list[dict[str, object]] = [
+        {"name": f"machine-{index}", "hostPath": {"path": place}} for index, place in enumerate(machine)
+    ]
+    mounts = [{"name": f"machine-{index}", "mountPath": place} for index, place in enumerate(machine)]
+    mounts += [{"name": "cert", "mountPath": "/cert"}, {"name": "code", "mountPath": "/code"}]
+    volumes += [{"name": "cert", "secret": {"secretName": "gate"}}, {"name": "code", "configMap": {"name": "gate"}}]
+    container = {
+        "name": "gate",
+        "image": PAUSE,
+        "imagePullPolicy": "Never",
+        "command": [f"{sys.base_prefix}/bin/python3", "/code/gate.py"],
+        "volumeMounts": mounts,
+        "readinessProbe": {"tcpSocket": {"port": 9443}, "periodSeconds": 1},
+    }
+    pod = {"hostNetwork": True, "volumes": volumes, "containers": [container], "terminationGracePeriodSeconds": 0}
+    service = {"selector": {"app": "gate"}, "ports": [{"port": 443, "targetPort": 9443}]}
+    labels = {"app": "gate"}
+    return [
+        {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "gate", "labels": labels}, "spec": pod},
+        {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "gate"}, "spec": service},
+    ]
+
+
+def gate_webhook(trust: str) -> dict[str, object]:
+    webhook = {
+        "name": "gate.berth.test",
+        "clientConfig": {"service": {"namespace": "default", "name": "gate", "path": "/"}, "caBundle": trust},
+        "rules": [{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["configmaps"]}],
+        "failurePolicy": "Ignore",  # until the API server has seen the Service's endpoints
+        "sideEffects": "None",
+        "admissionReviewVersions": ["v1"],
+    }
+    return {
+        "apiVersion": "admissionregistration.k8s.io/v1",
+        "kind": "ValidatingWebhookConfiguration",
+        "metadata": {"name": "gate"},
+        "webhooks": [webhook],
+    }
 
 
 def test_what_a_node_writes_is_its_own(cluster: Cluster) -> None:
@@ -112,7 +174,7 @@ def test_a_kubelet_that_is_killed_comes_back_with_its_pods(cluster: Cluster) -> 
 def test_down_cleans_up_after_an_up_that_was_killed(tmp_path: Path) -> None:
     place = ["--dir", str(tmp_path / "killed")]
     command = [sys.executable, "-m", "e2e.cluster"]
-    with subprocess.Popen([*command, "up", "--subnet", "172.30.78.0/24", *place]) as up:
+    with subprocess.Popen([*command, "up", *place]) as up:
         end = time.monotonic() + 60
         while len(links(tmp_path / "killed")) < 2 and time.monotonic() < end:
             time.sleep(0.05)  # a bridge and the first node's link to it: in the middle of everything
