@@ -107,10 +107,12 @@ def judge_pool(new: Draft, before: Before | None, around: Around) -> Verdict:
         listed = ", ".join(f"{name} ({why})" for name, why in around.unread[:2])
         more = f" and {len(around.unread) - 2} more" if len(around.unread) > 2 else ""
         warnings.append(f"not looked at for overlap, since it can't be understood: IPPool {listed}{more}")
+    if refusals:
+        return Verdict(subject, tuple(refusals))  # advice would only hide what has to be changed
     advice = advise(new.pool, around.neighbours, around.reservations)
     known = set(advise(old_pool, around.neighbours, around.reservations)) if old_pool is not None else set()
     warnings += [each for each in advice if each not in known]
-    return Verdict(subject, tuple(refusals), tuple(warnings))
+    return Verdict(subject, (), tuple(warnings))
 
 
 def judge_deletion(name: str, held: Held) -> Verdict:
@@ -121,7 +123,7 @@ def judge_deletion(name: str, held: Held) -> Verdict:
         return Verdict(f"IPPool {name}", (), warnings)
     why = (
         f"{_addresses(count)} {'is' if count == 1 else 'are'} in use: set spec.disabled, wait until status.allocated is"
-        f" 0 (kubectl get ippools {name} -w), then delete it; kubectl get ipe -A shows who holds them"
+        f" 0 (kubectl get ipp {name} -w), then delete it; kubectl get ipe -A shows which Pods hold them"
     )
     return Verdict(f"IPPool {name}", (Refusal("", why),), warnings)
 
@@ -184,8 +186,9 @@ def _takes_away(new: Draft, before: Before, warnings: list[str]) -> Iterator[Ref
     for path, gone in (("spec.excludeIPs", excluded), ("spec.ips", lost.minus(excluded))):
         if gone:
             why = (
-                f"takes away {_addresses(gone.size)} in use: {_each(gone, family)}: put them in a ReservedIP, which"
-                f" takes each as it is freed, or delete the Pods that hold them first ({_WHO})"
+                f"takes away {_addresses(gone.size)} in use: {_each(gone, family)}: delete the Pods that hold"
+                f" {'it' if gone.size == 1 else 'them'} first ({_WHO}), or leave the pool as it is and name"
+                f" {'it' if gone.size == 1 else 'them'} in a ReservedIP, which waits for the Pods to go"
             )
             yield Refusal(path, why)
 
@@ -232,7 +235,7 @@ def _by_family(texts: tuple[str, ...]) -> dict[Family, Ranges]:
 
 # --- words ------------------------------------------------------------------------------------------------------------
 
-_WHO = "kubectl get ipe -A shows them"
+_WHO = "kubectl get ipe -A shows which"
 
 
 def _addresses(count: int) -> str:

@@ -76,6 +76,15 @@ class Outside:
     address: int
 
 
+@dataclass(frozen=True, slots=True)
+class Contested:
+    """An Endpoint says it holds an address that the ledger gave to `claim`. Berth alone never comes to this: a restored
+    backup does, or a status written by hand."""
+
+    address: int
+    claim: str
+
+
 Found = Free | Already | Exhausted | Taken | Outside
 
 
@@ -91,7 +100,8 @@ class Ledger:
         self._staged: set[int] = set()  # pending in memory only: not to be confirmed yet
         self._dirty = False
         self._in_flight: frozenset[int] | None = None
-        self._cooling: OrderedDict[int, float] = OrderedDict()  # freed address -> when its cool-down ends; oldest first
+        self._cooling: OrderedDict[int, float] = OrderedDict()  # freed address -> when; oldest first; all inside
+        self._freed_outside: dict[int, float] = {}  # the same for those the pool does not hand out now
         self.reshape(allowed)
 
     # --- reading ---------------------------------------------------------------------------------------------------
@@ -147,7 +157,7 @@ class Ledger:
                 return Outside(wanted)
             return Taken(wanted) if self.holds(wanted) else Free(wanted)
         oldest = next(iter(self._cooling.items()), None)
-        if oldest is not None and oldest[1] <= now:
+        if oldest is not None and oldest[1] + self.reuse_delay <= now:
             return Free(oldest[0])
         if (fresh := self._fresh()) is not None:
             return Free(fresh)
@@ -157,43 +167,45 @@ class Ledger:
         """Stage `address` for `claim`. The caller has just found it free."""
         assert not self.holds(address), "granted twice"
         self._cooling.pop(address, None)
+        self._freed_outside.pop(address, None)
         self.pending[address] = claim
         self._granted[claim] = address
         self._staged.add(address)
         self._inside += address in self._allowed
         self._dirty = True
 
-    def settle(self, address: int, claim: str) -> None:
+    def settle(self, address: int, claim: str) -> Contested | None:
         """The Endpoint of `claim` says it holds `address`. Seen again, or seen of an address that was never granted
-        here (an Endpoint older than the ledger: it is put back), it is one rule: afterwards the bit is set."""
-        held = self.holds(address)
-        if self.pending.get(address) == claim:
-            self._forget_pending(address)
-        elif held:
-            return
-        self.settled.add(address)
-        self._cooling.pop(address, None)
-        if not held:
-            self._inside += address in self._allowed
-        self._dirty = True
+        here (an Endpoint older than the ledger: it is put back), it is one rule: afterwards the bit is set.
 
-    def release(self, address: int, now: float) -> None:
-        """Free `address`. Releasing what is free is success."""
-        if address in self.pending:
+        An Endpoint is the record, a grant only the promise of one: where another claim was granted this address the
+        bit is set all the same, so that nothing that becomes of the other frees it, and the other's grant is off: it
+        was not or must not be confirmed. The answer names it. If its Endpoint says the same, both hold the address."""
+        granted = self.pending.get(address)
+        if granted is not None:
             self._forget_pending(address)
         elif address in self.settled:
-            self.settled.remove(address)
+            return None
         else:
-            return
-        if address in self._allowed:
-            self._inside -= 1
-            self._cooling[address] = now + self.reuse_delay
+            self._cooling.pop(address, None)
+            self._freed_outside.pop(address, None)
+            self._inside += address in self._allowed
+        self.settled.add(address)
         self._dirty = True
+        return None if granted in (None, claim) else Contested(address, granted)
+
+    def release(self, address: int, now: float) -> None:
+        """Free a settled `address`. Releasing what is free is success, and what is pending stays: that is another
+        claim's by now, and `withdraw` alone, which names the claim, takes it back."""
+        if address in self.settled:
+            self.settled.remove(address)
+            self._free(address, now)
 
     def withdraw(self, claim: str, now: float) -> None:
         """The claim is gone: what was pending for it is free."""
         if (address := self._granted.get(claim)) is not None:
-            self.release(address, now)
+            self._forget_pending(address)
+            self._free(address, now)
 
     def reshape(self, allowed: Ranges) -> None:
         """The addresses the pool may hand out have changed (spec, reservations). Nobody loses what he holds."""
@@ -201,8 +213,9 @@ class Ledger:
         self._total = allowed.size
         self._inside = sum(address in allowed for address in self.pending) + self.settled.count_inside(allowed)
         self._run, self._mark = 0, 0
-        for address in [address for address in self._cooling if address not in allowed]:
-            del self._cooling[address]
+        freed = sorted([*self._cooling.items(), *self._freed_outside.items()], key=_freed_at)
+        self._cooling = OrderedDict((address, at) for address, at in freed if address in allowed)
+        self._freed_outside = {address: at for address, at in freed if address not in allowed}
 
     # --- writing ---------------------------------------------------------------------------------------------------
 
@@ -235,6 +248,14 @@ class Ledger:
         self._granted.pop(claim, None)
         self._staged.discard(address)
 
+    def _free(self, address: int, now: float) -> None:
+        if address in self._allowed:
+            self._inside -= 1
+            self._cooling[address] = now
+        else:
+            self._freed_outside[address] = now
+        self._dirty = True
+
     def _fresh(self) -> int | None:
         """The lowest address never used since loading. The mark only moves forward, so all calls together walk the
         ranges once; a full block of the bitmap is one step."""
@@ -250,3 +271,7 @@ class Ledger:
                 self._mark = address
                 return address
         return None
+
+
+def _freed_at(freed: tuple[int, float]) -> float:
+    return freed[1]

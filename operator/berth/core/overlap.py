@@ -1,8 +1,8 @@
 """Of pools that hand out the same addresses, which one serves.
 
 Two creates can pass any webhook at once, so the operator decides again, and always the same way: the one already Ready
-or in use wins, then the older creationTimestamp, then the smaller UID. A winner stays one while it exists: an older
-pool that is seen late does not evict a live one.
+wins, then the one in use, then the older creationTimestamp, then the smaller UID. A winner stays one while it exists:
+an older pool that is seen late does not evict a live one.
 """
 
 from collections.abc import Iterable
@@ -20,7 +20,8 @@ class Contender:
     family: Family
     offered: Ranges
     created: str
-    incumbent: bool  # Ready, or addresses of it are held
+    incumbent: bool  # Ready, for the spec it has now
+    in_use: bool = False  # addresses of it are held
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +37,7 @@ def conflicts(contenders: Iterable[Contender]) -> dict[str, Conflict]:
     """For each pool that must not serve, by name, the pool that serves instead and the addresses in common."""
     serving: list[Contender] = []
     lost: dict[str, Conflict] = {}
-    for contender in sorted(contenders, key=lambda pool: (not pool.incumbent, pool.created, pool.uid)):
+    for contender in sorted(contenders, key=lambda pool: (not pool.incumbent, not pool.in_use, pool.created, pool.uid)):
         for winner in serving:
             common = shared(winner, contender)
             if common:

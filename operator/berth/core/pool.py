@@ -142,7 +142,8 @@ def entry_inside(subnet: Subnet, name: str, text: str) -> Ranges | BadField:
     if isinstance(entry, Malformed):
         return BadField(name, str(entry))
     if stray := entry.minus(Ranges(((subnet.network, subnet.last),))):
-        return BadField(name, f'"{text}" is outside of spec.subnet {subnet}: {stray.format(subnet.family)}')
+        beyond = f": {stray.format(subnet.family)}" if stray != entry else ""
+        return BadField(name, f'"{text}" is outside of spec.subnet {subnet}{beyond}')
     return entry
 
 

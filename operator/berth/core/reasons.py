@@ -20,6 +20,7 @@ class Reason(StrEnum):
 
     # IPPool, condition Ready
     SERVING = "Serving"  # True: addresses are granted from it
+    LOADING = "Loading"  # False: its ledger is being read; written only if that takes long
     DISABLED = "Disabled"  # False: spec.disabled; releases go on
     OVERLAP = "Overlap"  # False: another pool hands out some of the same addresses, and that one serves
     INVALID_SPEC = "InvalidSpec"  # False: the spec says something that cannot be (admission was away)

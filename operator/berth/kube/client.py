@@ -187,7 +187,7 @@ class Client:
     def _authorization(self) -> dict[str, str]:
         if self._access.token_file is not None and time.monotonic() >= self._token_until:
             # Bound tokens are rotated by kubelet; client-go reads the file once a minute too.
-            self._token = self._access.token_file.read_text().strip()
+            self._token = self._access.bearer()
             self._token_until = time.monotonic() + 60
         return {"Authorization": f"Bearer {self._token}"} if self._token else {}
 

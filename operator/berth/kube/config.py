@@ -33,6 +33,15 @@ class Access:
     ca_data: bytes | None = None  # for clients that want a file of their own (kubernetes-asyncio, kopf)
     certificate: tuple[bytes, bytes] | None = None  # PEM: certificate, key
 
+    def bearer(self) -> str | None:
+        """The token as it is now."""
+        if self.token_file is None:
+            return self.token
+        try:
+            return self.token_file.read_text().strip()
+        except OSError as error:
+            raise BadConfiguration(f"token file {self.token_file}: {error.strerror}: is it mounted?") from None
+
 
 def load(kubeconfig: str | None) -> Access:
     """The kubeconfig named, else $KUBECONFIG, else the service account, else ~/.kube/config."""

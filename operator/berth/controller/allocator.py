@@ -1,0 +1,332 @@
+"""The leader's desk: every fact arrives here, is held against the ledgers, and becomes a decision.
+
+No I/O: what is to be written is said to the books (ledgers) and to the scribe (Endpoint status), which do it. All of it
+runs on one event loop without an await, so each fact is dealt with whole before the next.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+from berth.api.endpoint import write_addresses
+from berth.controller.book import Book
+from berth.controller.claims import Berth, ClaimView, Seen
+from berth.controller.metrics import METRICS
+from berth.controller.surroundings import Life, World
+from berth.controller.waiting import WaitingLines
+from berth.core.claim import Claim
+from berth.core.granting import Granted, Waiting, grant
+from berth.core.ledger import Ledger
+from berth.core.pool import Pool
+from berth.core.ranges import Family
+from berth.core.selection import Choice, Offer, Refused, choose
+
+log = logging.getLogger(__name__)
+
+# An exhausted pool is reported only after this: a Pod's replacement can ask before its predecessor's end is seen.
+PATIENCE_SECONDS = 0.5
+
+Attachment = tuple[str, str, str]
+Statement = tuple[dict[str, object], Refused | None]
+
+
+class Allocator:
+    """All state of a leader. Made anew for each term: nothing is carried over."""
+
+    def __init__(
+        self, clock: Callable[[], float], write: Callable[[str], None], suspect: Callable[[Seen], None]
+    ) -> None:
+        self._clock = clock
+        self._write = write  # the scribe: write this claim's status
+        self._suspect = suspect  # the reclaimer: this claim's Pod is not in sight
+        self.world = World(self._parted)
+        self.claims = ClaimView(self)
+        self.books: dict[str, Book] = {}
+        self.offers: dict[str, Offer] = {}
+        self.waiting = WaitingLines()
+        self.refusals: dict[str, Refused] = {}
+        self._postponed: set[str] = set()  # until a pool that might serve them is loaded and judged
+        self._pending: dict[str, dict[str, int]] = {}  # claim -> pool -> address, as the ledgers' pending has it
+        self._complete: set[str] = set()  # those of them that have an address of every family they are to have
+        self._holders: dict[Berth, str] = {}  # confirmed
+        self._kept: dict[Attachment, list[Berth]] = {}  # Endpoint gone, Pod alive
+        self._kept_of_pod: dict[str, set[Attachment]] = {}
+        self._draining = False
+
+    # --- facts: Endpoints --------------------------------------------------------------------------------------------
+
+    def seen(self, seen: Seen) -> None:
+        claim = seen.claim
+        if not claim.confirmed:
+            self.consider(claim.uid)
+            return
+        self.waiting.leave(claim.uid)
+        self.refusals.pop(claim.uid, None)
+        self._pending.pop(claim.uid, None)
+        self._complete.discard(claim.uid)
+        for holding in claim.holdings:
+            self._hold(claim, (holding.pool, holding.address))
+
+    def _hold(self, claim: Claim, berth: Berth) -> None:
+        holder = self._holders.setdefault(berth, claim.uid)
+        if holder != claim.uid:
+            log.critical("an address is confirmed to two claims", extra={"berth": berth, "claims": (holder, claim.uid)})
+            METRICS.violations.inc()
+            return
+        book = self.books.get(berth[0])
+        if book is not None and book.ledger is not None:
+            book.ledger.settle(berth[1], claim.uid)
+            book.touch()
+
+    def gone(self, seen: Seen) -> None:
+        claim = seen.claim
+        self.waiting.leave(claim.uid)
+        self.refusals.pop(claim.uid, None)
+        self._postponed.discard(claim.uid)
+        self._complete.discard(claim.uid)
+        for name in self._pending.pop(claim.uid, ()):
+            book = self.books.get(name)
+            if book is not None and book.ledger is not None:
+                book.ledger.withdraw(claim.uid, self._clock())
+                self._touched(book)
+        for holding in claim.holdings:
+            berth = (holding.pool, holding.address)
+            if self._holders.get(berth) != claim.uid:
+                continue
+            del self._holders[berth]
+            if self.world.pods.life(claim.pod_uid) is Life.ALIVE:
+                # Its sandbox is being made again, or someone deleted the Endpoint: the Pod may still use it.
+                self.keep(claim.attachment, berth)
+            else:
+                self.release(berth)
+
+    def keep(self, attachment: Attachment, berth: Berth) -> None:
+        """Hold an address without an Endpoint for a Pod that lives; its next claim gets it back."""
+        self._kept.setdefault(attachment, []).append(berth)
+        self._kept_of_pod.setdefault(attachment[0], set()).add(attachment)
+
+    def kept(self) -> set[Berth]:
+        return {berth for berths in self._kept.values() for berth in berths}
+
+    def occupied(self, berth: Berth) -> bool:
+        """An Endpoint holds it, or it is kept for a Pod, or it is free already."""
+        book = self.books.get(berth[0])
+        free = book is not None and book.ledger is not None and berth[1] not in book.ledger.settled
+        return free or berth in self._holders or berth in self.kept()
+
+    def release(self, berth: Berth) -> None:
+        book = self.books.get(berth[0])
+        if book is None or book.ledger is None or berth in self._holders or berth[1] in book.ledger.pending:
+            return
+        book.ledger.release(berth[1], self._clock())
+        METRICS.releases.inc()
+        self._touched(book)
+
+    # --- facts: Pods -------------------------------------------------------------------------------------------------
+
+    def _parted(self, pod_uid: str) -> None:
+        if self.world.pods.life(pod_uid) is not Life.UNKNOWN:
+            return
+        for attachment in self._kept_of_pod.pop(pod_uid, ()):
+            for berth in self._kept.pop(attachment, ()):
+                self.release(berth)
+        for seen in self.claims.of_pod(pod_uid):
+            self._suspect(seen)
+
+    # --- facts: ledgers ----------------------------------------------------------------------------------------------
+
+    def attach(self, book: Book, ledger: Ledger) -> set[int]:
+        """Hold a ledger just read against claims read after it. Returns the addresses in doubt: settled, and no
+        Endpoint says who holds them."""
+        for claim, address in [(claim, address) for address, claim in ledger.pending.items()]:
+            seen = self.claims.get(claim)
+            if seen is None or (seen.claim.confirmed and self._holders.get((book.name, address)) != claim):
+                ledger.withdraw(claim, self._clock())
+            elif not seen.claim.confirmed:
+                self._pending.setdefault(claim, {})[book.name] = address
+        book.ledger = ledger
+        for berth, claim in self._holders.items():
+            if berth[0] == book.name:
+                ledger.settle(berth[1], claim)
+        kept = self.kept()
+        return {
+            address
+            for address in ledger.settled
+            if (book.name, address) not in self._holders and (book.name, address) not in kept
+        }
+
+    def detach(self, book: Book) -> None:
+        """Its ledger is no longer known: what it had granted is decided again when it is."""
+        for claim, pools in list(self._pending.items()):
+            if pools.pop(book.name, None) is not None:
+                self._complete.discard(claim)
+                self._postponed.add(claim)
+            if not pools:
+                del self._pending[claim]
+
+    def accepted(self, book: Book, granted: list[tuple[str, int]]) -> None:
+        """A ledger write is done: what it granted may be confirmed."""
+        METRICS.ledger_writes.inc()
+        METRICS.batch.observe(len(granted))
+        for claim, _ in granted:
+            if self._confirmable(claim):
+                self._write(claim)
+        if len(self.waiting):
+            self.drain()
+
+    def judged(self, serving: Mapping[str, bool]) -> None:
+        """Which pools serve has changed. Pools not in `serving` are not decided yet: claims for them wait."""
+        self.offers = {
+            name: Offer(book.pool, serving.get(name, True))
+            for name, book in self.books.items()
+            if isinstance(book.pool, Pool)
+        }
+        postponed, self._postponed = self._postponed, set()
+        for claim in postponed:
+            self.consider(claim)
+        for claim in [*(claim for _, line in self.waiting.lines() for claim in line), *self.refusals]:
+            self.consider(claim)
+
+    # --- deciding ----------------------------------------------------------------------------------------------------
+
+    def consider(self, uid: str) -> None:
+        """Decide for one claim, or decide again: nothing changes for one that has its addresses."""
+        seen = self.claims.get(uid)
+        if seen is None or seen.claim.confirmed:
+            return
+        claim = seen.claim
+        chosen = self._choice(claim)
+        if isinstance(chosen, Refused):
+            self.waiting.leave(uid)
+            self._refuse(uid, chosen)
+            return
+        claim, choice = chosen
+        pools = [pool for pools in choice.candidates.values() for pool in pools]
+        if any(not self._open(pool, uid) for pool in pools):
+            self._postponed.add(uid)
+            return
+        ledgers = {pool.name: ledger for pool in pools if (ledger := self.books[pool.name].ledger) is not None}
+        match grant(claim, choice, ledgers, self._clock()):
+            case Granted(addresses):
+                self._grant(uid, addresses)
+            case Waiting() as waiting:
+                self.waiting.join(uid, waiting, self._clock(), alone=bool(claim.wanted))
+            case Refused() as refused:
+                self.waiting.leave(uid)
+                self._refuse(uid, refused)
+
+    def _open(self, pool: Pool, uid: str) -> bool:
+        """A pool that is read, and serves or has granted to this claim already: no address is ever taken back."""
+        book = self.books[pool.name]
+        return book.ledger is not None and (book.serving or book.ledger.granted_to(uid) is not None)
+
+    def _choice(self, claim: Claim) -> tuple[Claim, Choice] | Refused:
+        if (kept := self._kept.get(claim.attachment)) is not None:
+            return self._regain(claim, kept)
+        choice = choose(claim, self.world.around(claim), self.offers)
+        pending = self._pending.get(claim.uid)
+        if pending is not None:
+            # What is granted stays, whatever the pools have become since.
+            candidates = {} if isinstance(choice, Refused) else dict(choice.candidates)
+            for offer in (self.offers[name] for name in pending if name in self.offers):
+                candidates[offer.pool.family] = (offer.pool,)
+            return claim, Choice(candidates)
+        return choice if isinstance(choice, Refused) else (claim, choice)
+
+    def _regain(self, claim: Claim, kept: list[Berth]) -> tuple[Claim, Choice] | Refused:
+        """The same attachment claims anew (its sandbox was made again): what it had is granted to it again, if all of
+        its pools are still there."""
+        pools = {name: self.offers[name].pool for name, _ in kept if name in self.offers}
+        if len(pools) < len(kept) or not all(self._open(pool, claim.uid) for pool in pools.values()):
+            choice = choose(claim, self.world.around(claim), self.offers)
+            return choice if isinstance(choice, Refused) else (claim, choice)
+        del self._kept[claim.attachment]
+        self._kept_of_pod.get(claim.pod_uid, set()).discard(claim.attachment)
+        wanted: dict[Family, int] = {}
+        candidates: dict[Family, tuple[Pool, ...]] = {}
+        for name, address in kept:
+            self.release((name, address))
+            wanted[pools[name].family] = address
+            candidates[pools[name].family] = (pools[name],)
+        return replace(claim, wanted=wanted), Choice(candidates)
+
+    def _grant(self, uid: str, addresses: tuple[tuple[Pool, int], ...]) -> None:
+        self.waiting.leave(uid)
+        self.refusals.pop(uid, None)
+        self._pending[uid] = {pool.name: address for pool, address in addresses}
+        self._complete.add(uid)
+        METRICS.grants.inc()
+        for pool, _ in addresses:
+            self.books[pool.name].touch()
+        if self._confirmable(uid):
+            self._write(uid)
+
+    def _refuse(self, uid: str, refused: Refused) -> None:
+        if self.refusals.get(uid) != refused:
+            self.refusals[uid] = refused
+            METRICS.refusals.labels(refused.reason.value).inc()
+            self._write(uid)
+
+    def _confirmable(self, uid: str) -> bool:
+        """Every address granted to it stands in the API's own ledger."""
+        return uid in self._complete and all(self._written(uid, name) for name in self._pending[uid])
+
+    def _written(self, uid: str, pool: str) -> bool:
+        book = self.books.get(pool)
+        return book is not None and book.ledger is not None and book.ledger.confirmable(uid) is not None
+
+    def statement(self, uid: str) -> Statement | None:
+        """What this claim's status is to say now; None when there is nothing to say."""
+        seen = self.claims.get(uid)
+        if seen is None or seen.claim.confirmed:
+            return None
+        if self._confirmable(uid):
+            pools = {name: self.books[name].pool for name in self._pending[uid]}
+            granted = [(pool, self._pending[uid][name]) for name, pool in pools.items() if isinstance(pool, Pool)]
+            return dict(write_addresses(granted)), None
+        refused = self.refusals.get(uid)
+        return ({}, refused) if refused is not None else None
+
+    # --- waiting -----------------------------------------------------------------------------------------------------
+
+    def _touched(self, book: Book) -> None:
+        book.touch()
+        if len(self.waiting):
+            self.drain()
+
+    def drain(self) -> None:
+        """An address may have come back: serve those who wait, once this turn of the loop is over."""
+        if not self._draining:
+            self._draining = True
+            asyncio.get_running_loop().call_soon(self._drain)
+
+    def _drain(self) -> None:
+        self._draining = False
+        for line in self.waiting.heads():
+            while (head := self.waiting.head(line)) is not None:
+                self.consider(head)
+                if self.waiting.head(line) == head:
+                    break
+
+    def lose_patience(self) -> None:
+        """Tell those who wait in vain: more of them than addresses on their way back."""
+        now = self._clock()
+        for pools, line in self.waiting.lines():
+            if any(ledger.counts.available for name in pools if (ledger := self.books[name].ledger) is not None):
+                continue
+            returning = self._returning(pools)
+            for claim in line[returning:]:
+                waiter = self.waiting.waiter(claim)
+                if now - waiter.since >= PATIENCE_SECONDS:
+                    self._refuse(claim, waiter.refusal)
+
+    def _returning(self, pools: tuple[str, ...]) -> int:
+        """Addresses of these pools whose Pods are on their way out."""
+        leaving = self.world.pods.leaving
+        return sum(
+            holding.pool in pools
+            for pod_uid in leaving
+            for seen in self.claims.of_pod(pod_uid)
+            for holding in seen.claim.holdings
+        )

@@ -1,0 +1,125 @@
+"""The claims the leader knows: every Endpoint, who holds which address, which Pod it belongs to.
+
+Fed by a watch, by full listings, and by the answers to our own writes. Those come in any order, so each object is taken
+only if it is newer than what is known of its UID, and a UID that was deleted stays so: UIDs are never used again.
+"""
+
+import logging
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+from pydantic import ValidationError
+
+from berth.api.conditions import Condition
+from berth.api.endpoint import Endpoint
+from berth.core.claim import Claim
+from berth.core.pool import BadField
+from berth.kube.client import Change, Listing, Object
+
+log = logging.getLogger(__name__)
+
+# UIDs of deleted Endpoints that a listing under way may still show.
+REMEMBERED_DELETIONS = 20_000
+
+Berth = tuple[str, int]  # a pool's name and an address of it
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """An Endpoint as last seen."""
+
+    claim: Claim
+    version: int
+    generation: int
+    ready: Condition | None
+
+
+class Listener(Protocol):
+    """Who decides. Called on the event loop, in order; `seen` again for each newer version."""
+
+    def seen(self, seen: Seen) -> None: ...
+    def gone(self, seen: Seen) -> None: ...
+
+
+class ClaimView:
+    """A follower of Endpoints."""
+
+    def __init__(self, listener: Listener) -> None:
+        self._listener = listener
+        self._seen: dict[str, Seen] = {}
+        self._by_pod: dict[str, set[str]] = {}
+        self._deleted: OrderedDict[str, None] = OrderedDict()
+
+    def __iter__(self) -> Iterator[Seen]:
+        return iter(list(self._seen.values()))
+
+    def __len__(self) -> int:
+        return len(self._seen)
+
+    def get(self, uid: str) -> Seen | None:
+        return self._seen.get(uid)
+
+    def of_pod(self, pod_uid: str) -> list[Seen]:
+        return [self._seen[uid] for uid in self._by_pod.get(pod_uid, ())]
+
+    def replaced(self, listing: Listing) -> None:
+        present = {item["metadata"]["uid"] for item in listing.items}
+        as_of = int(listing.version)
+        for seen in self:
+            if seen.claim.uid not in present and seen.version <= as_of:
+                self._forget(seen.claim.uid)
+        for item in listing.items:
+            self.update(item)
+
+    def changed(self, change: Change) -> None:
+        self.update(change.object)
+        if change.kind == "DELETED":
+            self._forget(change.object["metadata"]["uid"])
+
+    def update(self, item: Object) -> None:
+        """An Endpoint as read or as answered to a write."""
+        meta = item["metadata"]
+        uid, version = meta["uid"], int(meta["resourceVersion"])
+        before = self._seen.get(uid)
+        if uid in self._deleted or (before is not None and before.version >= version):
+            return
+        claim, ready = _read(item)
+        if claim is None:
+            return
+        seen = Seen(claim, version, meta.get("generation", 1), ready)
+        self._seen[uid] = seen
+        self._by_pod.setdefault(claim.pod_uid, set()).add(uid)
+        self._listener.seen(seen)
+
+    def _forget(self, uid: str) -> None:
+        self._deleted[uid] = None
+        if len(self._deleted) > REMEMBERED_DELETIONS:
+            self._deleted.popitem(last=False)
+        seen = self._seen.pop(uid, None)
+        if seen is None:
+            return
+        siblings = self._by_pod[seen.claim.pod_uid]
+        siblings.discard(uid)
+        if not siblings:
+            del self._by_pod[seen.claim.pod_uid]
+        self._listener.gone(seen)
+
+
+def _read(item: Object) -> tuple[Claim | None, Condition | None]:
+    meta = item["metadata"]
+    try:
+        endpoint = Endpoint.model_validate(item)
+    except ValidationError as error:
+        log.error(
+            "endpoint not understood", extra={"endpoint": f"{meta.get('namespace')}/{meta['name']}", "why": error}
+        )
+        return None, None
+    claim = endpoint.to_core()
+    if isinstance(claim, BadField):
+        log.error(
+            "endpoint not understood", extra={"endpoint": f"{meta.get('namespace')}/{meta['name']}", "why": claim}
+        )
+        return None, None
+    return claim, endpoint.status.ready()

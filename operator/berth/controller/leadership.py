@@ -1,0 +1,137 @@
+"""Who leads: a Lease, through kubernetes-asyncio. It is there so that two operators do not do the same work.
+
+Never for safety: a leader that was paused may wake up and write. The ledger's conditional writes stand against that.
+"""
+
+import asyncio
+import contextlib
+import logging
+import tempfile
+from collections.abc import AsyncIterator, Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+from kubernetes_asyncio.client import ApiClient, Configuration
+from kubernetes_asyncio.client.exceptions import ApiException
+from kubernetes_asyncio.leaderelection.electionconfig import Config
+from kubernetes_asyncio.leaderelection.leaderelection import LeaderElection
+from kubernetes_asyncio.leaderelection.resourcelock.leaselock import LeaseLock
+
+from berth.kube.client import Api
+from berth.kube.config import Access
+from berth.kube.errors import KubeError
+from berth.kube.resources import LEASES
+
+log = logging.getLogger(__name__)
+
+LEASE = "berth-operator"
+# A leader that is killed is followed after at most LEASE_SECONDS + RETRY_SECONDS.
+LEASE_SECONDS = 6
+RENEW_SECONDS = 4
+RETRY_SECONDS = 1
+
+UNREACHABLE = '{"code": 503}'
+
+
+class SteadyLock(LeaseLock):
+    """A LeaseLock for which an API server that is away is a failed attempt, not the end of the election."""
+
+    async def get(self, name: str, namespace: str) -> Any:
+        try:
+            return await super().get(name, namespace)
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            return False, _unreachable(error)
+
+    async def create(self, name: str, namespace: str, election_record: Any) -> bool:
+        with contextlib.suppress(aiohttp.ClientError, TimeoutError, OSError):
+            return bool(await super().create(name, namespace, election_record))
+        return False
+
+    async def update(self, name: str, namespace: str, updated_record: Any) -> bool:
+        with contextlib.suppress(aiohttp.ClientError, TimeoutError, OSError):
+            return bool(await super().update(name, namespace, updated_record))
+        return False
+
+
+def _unreachable(error: Exception) -> ApiException:
+    failure = ApiException(status=503, reason=str(error) or type(error).__name__)
+    failure.body = UNREACHABLE  # type: ignore[assignment]  # the library reads it as text
+    return failure
+
+
+async def lead(access: Access, namespace: str, identity: str, term: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Stand for election again and again; while elected, run `term`, which is cancelled when the Lease is lost.
+
+    An error inside a term ends the process: a leader that cannot go on must not keep the Lease.
+    """
+    terms: set[asyncio.Task[None]] = set()
+
+    async def serve() -> None:
+        log.info("elected", extra={"identity": identity})
+        task = asyncio.ensure_future(term())
+        terms.add(task)
+        await task
+
+    async def stop() -> None:
+        log.warning("no longer leading", extra={"identity": identity})
+
+    async with _client(access) as client:
+        lock = SteadyLock(LEASE, namespace, identity, client)
+        config = Config(lock, LEASE_SECONDS, RENEW_SECONDS, RETRY_SECONDS, serve, stop)
+        while True:
+            election = asyncio.ensure_future(LeaderElection(config).run())
+            try:
+                while not election.done() and not any(task.done() for task in terms):
+                    await asyncio.wait({election, *terms}, timeout=RETRY_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                # The library leaves the term running when the election itself is cancelled.
+                for task in (election, *terms):
+                    task.cancel()
+                await asyncio.wait({election, *terms})
+            for task in terms:
+                if not task.cancelled():
+                    task.result()
+            terms.clear()
+
+
+async def resign(api: Api, namespace: str, identity: str) -> None:
+    """Give the Lease back, if it is ours, so that the standby leads at once."""
+    path = LEASES.path(LEASE, namespace=namespace)
+    with contextlib.suppress(KubeError):
+        lease = await api.get(path)
+        if lease["spec"].get("holderIdentity") == identity:
+            lease["spec"] |= {"holderIdentity": None, "leaseDurationSeconds": 1}
+            await api.replace(path, lease)
+
+
+@contextlib.asynccontextmanager
+async def _client(access: Access) -> AsyncIterator[ApiClient]:
+    """kubernetes-asyncio's own client, from the same access as ours. It reads certificates from files alone."""
+    with tempfile.TemporaryDirectory(prefix="berth-") as folder:
+        configuration = Configuration(host=access.server)
+        if access.ca_data is not None:
+            configuration.ssl_ca_cert = _file(folder, "ca", access.ca_data)
+        if access.certificate is not None:
+            configuration.cert_file = _file(folder, "certificate", access.certificate[0])
+            configuration.key_file = _file(folder, "key", access.certificate[1])
+        if access.tls is not None and not access.tls.check_hostname:
+            configuration.verify_ssl = False
+        token = access.bearer()
+        if token is not None:
+            configuration.api_key = {"BearerToken": token}
+            configuration.api_key_prefix = {"BearerToken": "Bearer"}
+
+            async def refresh(current: Configuration) -> None:
+                current.api_key["BearerToken"] = access.bearer()
+
+            configuration.refresh_api_key_hook = refresh
+        async with ApiClient(configuration) as client:
+            yield client
+
+
+def _file(folder: str, name: str, content: bytes) -> str:
+    path = Path(folder) / name
+    path.touch(mode=0o600)
+    path.write_bytes(content)
+    return str(path)

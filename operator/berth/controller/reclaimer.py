@@ -1,0 +1,169 @@
+"""Takes addresses back from Pods that are gone and whose DEL never came.
+
+First observation: the view of Pods no longer shows the Pod. Then a grace, so that a DEL under way can do it better.
+Second observation: the Pod and its node are read live, and `core.reclaim` judges. The Endpoint is deleted with its UID
+as precondition; its address comes back as with any other deletion.
+
+Addresses in doubt (settled, and no Endpoint says who holds them: after a take-over, Endpoints that were deleted while
+nobody led) are freed when no Pod reports them, twice, a grace apart; one that a Pod does report is kept for that Pod.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from ipaddress import ip_address
+
+import orjson
+
+from berth.controller.allocator import Allocator
+from berth.controller.claims import Berth, Seen
+from berth.controller.metrics import METRICS
+from berth.core.pool import Pool
+from berth.core.ranges import format_address
+from berth.core.reclaim import Held, NodeFact, PodFact, judge
+from berth.kube.client import Api, Object
+from berth.kube.errors import Conflict, KubeError, NotFound
+from berth.kube.resources import ENDPOINTS, NODES, PODS
+
+log = logging.getLogger(__name__)
+
+GRACE_SECONDS = 10.0
+RECHECK_SECONDS = 30.0
+LOOK_SECONDS = 1.0
+
+OUT_OF_SERVICE = "node.kubernetes.io/out-of-service"
+STATIC_HASH = "kubernetes.io/config.hash"
+NETWORK_STATUS = "k8s.v1.cni.cncf.io/network-status"
+
+
+class Reclaimer:
+    """Suspects and doubts of one term."""
+
+    def __init__(self, api: Api, clock: Callable[[], float], grace: float = GRACE_SECONDS) -> None:
+        self._api = api
+        self._clock = clock
+        self._grace = grace
+        self._suspects: dict[str, float] = {}  # claim -> when to look
+        self._doubts: dict[Berth, float] = {}
+
+    def suspect(self, seen: Seen) -> None:
+        self._suspects.setdefault(seen.claim.uid, self._clock() + self._grace)
+
+    def doubt(self, pool: str, addresses: set[int]) -> None:
+        log.warning("settled addresses without an Endpoint", extra={"pool": pool, "count": len(addresses)})
+        for address in addresses:
+            self._doubts.setdefault((pool, address), self._clock() + self._grace)
+
+    async def run(self, allocator: Allocator) -> None:
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            try:
+                await self._look(allocator)
+            except KubeError as error:
+                log.warning("reclaim could not read, trying again", extra={"error": str(error)})
+
+    async def _look(self, allocator: Allocator) -> None:
+        now = self._clock()
+        for uid in [uid for uid, due in self._suspects.items() if due <= now]:
+            seen = allocator.claims.get(uid)
+            if seen is None or seen.claim.pod_uid in allocator.world.pods.pods or await self._examine(seen):
+                del self._suspects[uid]
+            else:
+                self._suspects[uid] = now + RECHECK_SECONDS
+        if self._doubts:
+            await self._resolve(allocator, now)
+
+    # --- suspects ----------------------------------------------------------------------------------------------------
+
+    async def _examine(self, seen: Seen) -> bool:
+        """True when there is nothing more to look for."""
+        claim = seen.claim
+        pod = await self._read(PODS.path(claim.pod, namespace=claim.namespace))
+        node = await self._read(NODES.path(claim.node))
+        verdict = judge(claim.pod_uid, _pod_fact(pod), _node_fact(node))
+        if isinstance(verdict, Held):
+            return not verdict.recheck
+        try:
+            await self._api.delete(ENDPOINTS.path(claim.name, namespace=claim.namespace), uid=claim.uid)
+        except (NotFound, Conflict):
+            return True
+        METRICS.reclaims.labels(verdict.reason.value).inc()
+        log.info(
+            "claim taken off a Pod that is gone",
+            extra={"endpoint": f"{claim.namespace}/{claim.name}", "reason": verdict.reason.value},
+        )
+        return True
+
+    async def _read(self, path: str) -> Object | None:
+        try:
+            return await self._api.get(path)
+        except NotFound:
+            return None
+
+    # --- doubts ------------------------------------------------------------------------------------------------------
+
+    async def _resolve(self, allocator: Allocator, now: float) -> None:
+        """Each look is an observation: an address that a Pod reports in any of them is kept."""
+        reported = await self._reported()
+        for berth, due in list(self._doubts.items()):
+            text = _text(allocator, berth)
+            if text is None or allocator.occupied(berth):
+                del self._doubts[berth]
+            elif (pod_uid := reported.get(text)) is not None:
+                del self._doubts[berth]
+                log.warning("an address without an Endpoint is kept", extra={"address": text, "pod_uid": pod_uid})
+                allocator.keep((pod_uid, "", text), berth)
+            elif due <= now:
+                del self._doubts[berth]
+                allocator.release(berth)
+
+    async def _reported(self) -> dict[str, str]:
+        """Every address that a Pod which has not finished says it has, and the Pod's UID."""
+        found: dict[str, str] = {}
+        for item in (await self._api.list(PODS.path())).items:
+            fact = _pod_fact(item)
+            if fact is not None and not fact.finished and not item["spec"].get("hostNetwork"):
+                found |= dict.fromkeys(_addresses(item), fact.uid)
+        return found
+
+
+def _text(allocator: Allocator, berth: Berth) -> str | None:
+    book = allocator.books.get(berth[0])
+    if book is None or not isinstance(book.pool, Pool):
+        return None
+    return format_address(book.pool.family, berth[1])
+
+
+def _addresses(pod: Object) -> list[str]:
+    """As its status and its secondary networks (Multus) have them, in canonical form."""
+    texts = [each.get("ip", "") for each in (pod.get("status") or {}).get("podIPs") or []]
+    networks = (pod["metadata"].get("annotations") or {}).get(NETWORK_STATUS)
+    if networks:
+        try:
+            texts += [ip for each in orjson.loads(networks) for ip in each.get("ips") or []]
+        except (orjson.JSONDecodeError, AttributeError, TypeError):
+            log.warning("network-status not understood", extra={"pod": pod["metadata"]["name"]})
+    found = []
+    for text in texts:
+        try:
+            found.append(str(ip_address(text)))
+        except ValueError:
+            continue
+    return found
+
+
+def _pod_fact(item: Object | None) -> PodFact | None:
+    if item is None:
+        return None
+    meta = item["metadata"]
+    finished = (item.get("status") or {}).get("phase") in ("Succeeded", "Failed")
+    return PodFact(meta["uid"], finished, (meta.get("annotations") or {}).get(STATIC_HASH))
+
+
+def _node_fact(item: Object | None) -> NodeFact | None:
+    if item is None:
+        return None
+    conditions = (item.get("status") or {}).get("conditions") or []
+    ready = any(each["type"] == "Ready" and each["status"] == "True" for each in conditions)
+    taints = item["spec"].get("taints") or []
+    return NodeFact(ready, any(each["key"] == OUT_OF_SERVICE for each in taints))

@@ -1,0 +1,110 @@
+"""One term of leadership: from being elected to no longer being so.
+
+Order matters (design, section 2, rule 5): first the surroundings, then the pools, and after them the Endpoints, all
+with consistent reads. Only then is anything decided. Whatever is known dies with the term.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from pydantic import ValidationError
+
+from berth.api.reservedip import ReservedIPSpec
+from berth.controller.allocator import Allocator
+from berth.controller.reclaimer import Reclaimer
+from berth.controller.scribe import Scribe
+from berth.controller.shelf import Shelf
+from berth.controller.surroundings import UNFINISHED
+from berth.core.pool import BadField
+from berth.kube.client import Api, Object
+from berth.kube.reflector import follow
+from berth.kube.resources import ENDPOINTS, NAMESPACES, NODES, PODS, POOLS, RESERVED
+
+log = logging.getLogger(__name__)
+
+PATIENCE_LOOK_SECONDS = 0.25
+
+
+class Term:
+    """Everything a leader has. `run` returns only by being cancelled."""
+
+    def __init__(self, api: Api) -> None:
+        clock = asyncio.get_running_loop().time
+        self._api = api
+        self._scribe = Scribe(api)
+        self._reclaimer = Reclaimer(api, clock)
+        self.allocator = Allocator(clock, self._scribe.write, self._reclaimer.suspect)
+        self._shelf: Shelf | None = None
+        self._early: list[Callable[[], None]] = []  # events that came before our own first reading was done
+
+    async def run(self) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            await self._look_around(tasks)
+
+            def spawn(coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+                return tasks.create_task(coroutine)
+
+            shelf = Shelf(self._api, self.allocator, spawn)
+            shelf.doubt = self._reclaimer.doubt
+            for item in (await self._api.list(RESERVED.path())).items:
+                _reserve(shelf, item)
+            listing = await shelf.load_all(await self._api.list(POOLS.path()))
+            for seen in self.allocator.claims:
+                if seen.claim.pod_uid not in self.allocator.world.pods.pods:
+                    self._reclaimer.suspect(seen)
+            self._shelf = shelf
+            for event in self._early:
+                event()
+            log.info("leading", extra={"pools": len(self.allocator.books), "endpoints": len(self.allocator.claims)})
+            tasks.create_task(follow(self._api, ENDPOINTS.path(), self.allocator.claims, listing=listing))
+            tasks.create_task(shelf.run())
+            tasks.create_task(self._scribe.run(self.allocator))
+            tasks.create_task(self._reclaimer.run(self.allocator))
+            tasks.create_task(self._lose_patience())
+
+    async def _look_around(self, tasks: asyncio.TaskGroup) -> None:
+        world = self.allocator.world
+        views = ((NAMESPACES, world.namespaces, None), (NODES, world.nodes, None), (PODS, world.pods, UNFINISHED))
+        for resource, view, params in views:
+            listing = await self._api.list(resource.path(), params, metadata=True)
+            view.replaced(listing)
+            tasks.create_task(follow(self._api, resource.path(), view, params=params, metadata=True, listing=listing))
+
+    async def _lose_patience(self) -> None:
+        while True:
+            await asyncio.sleep(PATIENCE_LOOK_SECONDS)
+            if len(self.allocator.waiting):
+                self.allocator.lose_patience()
+
+    # --- what kopf tells ---------------------------------------------------------------------------------------------
+
+    def pool_event(self, kind: str | None, item: Object) -> None:
+        if self._shelf is None:
+            self._early.append(lambda: self.pool_event(kind, item))
+        elif kind == "DELETED":
+            self._shelf.pool_gone(item)
+        else:
+            self._shelf.pool_seen(item)
+
+    def reserved_event(self, kind: str | None, item: Object) -> None:
+        if self._shelf is None:
+            self._early.append(lambda: self.reserved_event(kind, item))
+        elif kind == "DELETED":
+            self._shelf.reserve(item["metadata"]["name"], None)
+        else:
+            _reserve(self._shelf, item)
+
+
+def _reserve(shelf: Shelf, item: Object) -> None:
+    name = item["metadata"]["name"]
+    try:
+        reserved = ReservedIPSpec.model_validate(item["spec"]).to_core()
+    except ValidationError as error:
+        log.error("reservedip not understood", extra={"reservedip": name, "why": str(error)})
+        return
+    if isinstance(reserved, BadField):
+        log.error("reservedip not understood", extra={"reservedip": name, "why": str(reserved)})
+        return
+    shelf.reserve(name, reserved)

@@ -1,0 +1,64 @@
+"""Claims that wait for an address: first come, first served, one queue for each set of pools they could draw from."""
+
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from berth.core.granting import Waiting
+from berth.core.selection import Refused
+
+Line = tuple[tuple[str, ...], str]  # pools, and the claim itself where it wants one certain address
+
+
+@dataclass(slots=True)
+class Waiter:
+    since: float
+    refusal: Refused
+    told: bool = False  # its Endpoint says so
+
+
+class WaitingLines:
+    """Who waits, for what, since when."""
+
+    def __init__(self) -> None:
+        self._lines: dict[Line, OrderedDict[str, Waiter]] = {}
+        self._where: dict[str, Line] = {}
+
+    def __len__(self) -> int:
+        return len(self._where)
+
+    def __contains__(self, claim: str) -> bool:
+        return claim in self._where
+
+    def join(self, claim: str, waiting: Waiting, now: float, *, alone: bool) -> None:
+        """Keep the place of one who waits already in the same line."""
+        line = (waiting.pools, claim if alone else "")
+        before = self._where.get(claim)
+        if before == line:
+            self._lines[line][claim].refusal = waiting.refusal
+            return
+        self.leave(claim)
+        self._where[claim] = line
+        self._lines.setdefault(line, OrderedDict())[claim] = Waiter(now, waiting.refusal)
+
+    def leave(self, claim: str) -> None:
+        line = self._where.pop(claim, None)
+        if line is None:
+            return
+        del self._lines[line][claim]
+        if not self._lines[line]:
+            del self._lines[line]
+
+    def lines(self) -> Iterator[tuple[tuple[str, ...], list[str]]]:
+        """Each line's pools and its claims in order."""
+        for (pools, _), line in list(self._lines.items()):
+            yield pools, list(line)
+
+    def heads(self) -> list[Line]:
+        return list(self._lines)
+
+    def head(self, line: Line) -> str | None:
+        return next(iter(self._lines[line]), None) if line in self._lines else None
+
+    def waiter(self, claim: str) -> Waiter:
+        return self._lines[self._where[claim]][claim]
