@@ -7,6 +7,9 @@ import time
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from berth_cni import spool
 from berth_cni.frames import (
     ENVIRONMENT_LIMIT,
@@ -22,8 +25,6 @@ from berth_cni.frames import (
     encode_request,
     request_body_size,
 )
-from hypothesis import given
-from hypothesis import strategies as st
 
 NAMES = st.from_regex(r"CNI_[A-Z0-9_]{0,12}", fullmatch=True)
 VALUES = st.binary(max_size=40).map(lambda raw: raw.replace(b"\0", b"").decode("utf-8", "surrogateescape"))
