@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 # One operator serves the whole cluster: two writes for each address, and a share of a third.
 REQUESTS_A_SECOND = 1000.0
 BURST = 2000
-END_SECONDS = 3.0
+END_SECONDS = 1.0
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -67,8 +67,10 @@ class Operator:
         leading = asyncio.create_task(lead(self._access, self._namespace, self._identity, lambda: self._lead(api)))
         stopping = asyncio.create_task(stop.wait())
         await asyncio.wait({watching, leading, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        log.info("stopping")
         await _end(leading)
         await resign(api, self._namespace, self._identity)
+        log.info("lease given back")
         stop.set()
         await asyncio.wait({watching}, timeout=END_SECONDS)
         await _end(watching)

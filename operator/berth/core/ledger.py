@@ -167,7 +167,6 @@ class Ledger:
         """Stage `address` for `claim`. The caller has just found it free."""
         assert not self.holds(address), "granted twice"
         self._cooling.pop(address, None)
-        self._freed_outside.pop(address, None)
         self.pending[address] = claim
         self._granted[claim] = address
         self._staged.add(address)
@@ -192,11 +191,11 @@ class Ledger:
             self._inside += address in self._allowed
         self.settled.add(address)
         self._dirty = True
-        return None if granted in (None, claim) else Contested(address, granted)
+        return None if granted is None or granted == claim else Contested(address, granted)
 
     def release(self, address: int, now: float) -> None:
-        """Free a settled `address`. Releasing what is free is success, and what is pending stays: that is another
-        claim's by now, and `withdraw` alone, which names the claim, takes it back."""
+        """Free a settled `address`. Releasing what is free is success. What is pending stays: only `withdraw`, which
+        names the claim, frees it, for it may have been granted anew since its last holder was last seen to be gone."""
         if address in self.settled:
             self.settled.remove(address)
             self._free(address, now)
