@@ -38,6 +38,9 @@ def check_ledger(ledger: Ledger, now: float = 0.0) -> None:
     for address in ledger._cooling:
         assert not ledger.holds(address), "a cooling address is held"
         assert address in ledger.allowed, "a cooling address is none the pool hands out"
+    for address in ledger._freed_outside:
+        assert not ledger.holds(address), "an address freed outside is held"
+        assert address not in ledger.allowed, "an address freed outside is inside"
 
     match ledger.find(STRANGER, now):
         case Free(address):
