@@ -136,12 +136,16 @@ def _go(argv: list[str], module: Module) -> None:
 _NO_GO = "go is not on this machine: install Go 1.26 or later and put it on PATH"
 
 
-@cache
 def _compiler() -> str:
-    try:
-        return subprocess.run(["go", "version"], capture_output=True, text=True, check=True).stdout
-    except FileNotFoundError as error:
-        raise MissingToolError(_NO_GO) from error
+    go = shutil.which("go")
+    if go is None:
+        raise MissingToolError(_NO_GO)
+    return _version_of(go)
+
+
+@cache
+def _version_of(go: str) -> str:
+    return subprocess.run([go, "version"], capture_output=True, text=True, check=True).stdout
 
 
 def _link(place: Path, binary: Path) -> None:
