@@ -6,6 +6,7 @@ why: a webhook that times out is refused with a message that helps nobody.
 """
 
 import asyncio
+import errno
 import logging
 
 import orjson
@@ -97,4 +98,5 @@ def port_taken(flag: str, port: int, error: OSError) -> str:
     """Why a port can't be had, and what to do."""
     if isinstance(error, PermissionError):
         return f"{flag} {port}: needs privileges: choose a port from 1024 on"
-    return f"{flag} {port}: {(error.strerror or str(error)).lower()}: stop what listens there, or choose another port"
+    why = "is in use" if error.errno == errno.EADDRINUSE else (error.strerror or str(error))
+    return f"{flag} {port}: {why}: stop what listens there, or choose another port"

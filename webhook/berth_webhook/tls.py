@@ -51,8 +51,8 @@ def server_context(certificate: bytes, key: bytes) -> ssl.SSLContext:
         both.flush()
         try:
             context.load_cert_chain(both.name, password=_no_password)
-        except (ssl.SSLError, ValueError) as error:
-            raise ValueError(str(error)) from None
+        except ssl.SSLError as error:
+            raise ValueError((error.reason or "not PEM").replace("_", " ").lower()) from None
     return context
 
 
