@@ -1,6 +1,7 @@
 """From what the API holds to what the rules ask about. Pure, and never surprised: an object that can't be understood
 becomes a fact that says so."""
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -63,10 +64,16 @@ def bad_fields(error: ValidationError) -> tuple[BadField, ...]:
     return tuple(
         BadField(
             "spec" + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in each["loc"]),
-            each["msg"][:1].lower() + each["msg"][1:],
+            _said(each["msg"]),
         )
         for each in error.errors(include_url=False, include_input=False, include_context=False)
     )
+
+
+def _said(message: str) -> str:
+    """pydantic's words, without Python's."""
+    said = re.sub(r"valid dictionary or instance of \w+", "JSON object", message).replace("valid tuple", "JSON list")
+    return said[:1].lower() + said[1:]
 
 
 # --- ledgers ----------------------------------------------------------------------------------------------------------

@@ -121,9 +121,11 @@ def judge_deletion(name: str, held: Held) -> Verdict:
     warnings = (f"its ledger can't be read ({held.doubt}): judged by what the Endpoints say",) if held.doubt else ()
     if not count:
         return Verdict(f"IPPool {name}", (), warnings)
+    # An unreadable ledger counts nothing down.
+    wait = "the Pods that hold them are gone" if held.doubt else f"status.allocated is 0 (kubectl get ipp {name} -w)"
     why = (
-        f"{_addresses(count)} {'is' if count == 1 else 'are'} in use: set spec.disabled, wait until status.allocated is"
-        f" 0 (kubectl get ipp {name} -w), then delete it; kubectl get ipe -A shows which Pods hold them"
+        f"{_addresses(count)} {'is' if count == 1 else 'are'} in use: set spec.disabled, wait until {wait},"
+        " then delete it; kubectl get ipe -A shows which Pods hold them"
     )
     return Verdict(f"IPPool {name}", (Refusal("", why),), warnings)
 
@@ -152,11 +154,11 @@ def _overlaps(new: Draft, old: Pool | None, around: Around, warnings: list[str])
             continue
         added = pool.offered.minus(old.offered) if old is not None else pool.offered
         if clash := added.intersect(other.taken):
-            offered = clash.intersect(other.offered)
-            both = "both hand out" if offered else "which holds"
+            it = "it" if clash.size == 1 else "them"
+            both = ": both hand out" if clash.intersect(other.offered) else ", whose Pods hold"
             why = (
-                f"overlaps IPPool {other.name}: {both} {clash.format(family, MOST)} ({_addresses(clash.size)}):"
-                f" exclude them with spec.excludeIPs or {shrink}"
+                f"overlaps IPPool {other.name}{both} {clash.format(family, MOST)} ({_addresses(clash.size)}):"
+                f" exclude {it} with spec.excludeIPs or {shrink}"
             )
             found.append(Refusal(field, why))
         elif still := pool.offered.intersect(other.taken):
