@@ -22,7 +22,7 @@ def registry(
     handlers = kopf.OperatorRegistry()
 
     @kopf.on.startup(registry=handlers)
-    def configure(settings: kopf.OperatorSettings, **_: Any) -> None:
+    async def configure(settings: kopf.OperatorSettings, **_: Any) -> None:
         settings.posting.enabled = False
         settings.scanning.disabled = True
         settings.watching.server_timeout = 300
@@ -30,7 +30,7 @@ def registry(
         started()
 
     @kopf.on.login(registry=handlers)
-    def log_in(**_: Any) -> kopf.ConnectionInfo:
+    async def log_in(**_: Any) -> kopf.ConnectionInfo:
         return login()
 
     @kopf.on.event(GROUP, VERSION, POOLS.plural, registry=handlers)

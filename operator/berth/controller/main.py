@@ -75,7 +75,7 @@ class Operator:
         await asyncio.wait({watching}, timeout=END_SECONDS)
         await _end(watching)
         for task in (leading, watching):
-            if not task.cancelled():
+            if task.done() and not task.cancelled():
                 task.result()
 
     async def _watch(self, stop: asyncio.Event) -> None:

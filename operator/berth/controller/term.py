@@ -9,15 +9,12 @@ import logging
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from pydantic import ValidationError
-
-from berth.api.reservedip import ReservedIPSpec
 from berth.controller.allocator import Allocator
 from berth.controller.reclaimer import Reclaimer
+from berth.controller.reservations import Reservations
 from berth.controller.scribe import Scribe
 from berth.controller.shelf import Shelf
 from berth.controller.surroundings import UNFINISHED
-from berth.core.pool import BadField
 from berth.kube.client import Api, Object
 from berth.kube.reflector import follow
 from berth.kube.resources import ENDPOINTS, NAMESPACES, NODES, PODS, POOLS, RESERVED
@@ -37,6 +34,7 @@ class Term:
         self._reclaimer = Reclaimer(api, clock)
         self.allocator = Allocator(clock, self._scribe.write, self._reclaimer.suspect)
         self._shelf: Shelf | None = None
+        self._reservations: Reservations | None = None
         self._early: list[Callable[[], None]] = []  # events that came before our own first reading was done
 
     async def run(self) -> None:
@@ -48,18 +46,20 @@ class Term:
 
             shelf = Shelf(self._api, self.allocator, spawn)
             shelf.doubt = self._reclaimer.doubt
+            reservations = Reservations(self._api, self.allocator, shelf)
             for item in (await self._api.list(RESERVED.path())).items:
-                _reserve(shelf, item)
+                reservations.seen(item)
             listing = await shelf.load_all(await self._api.list(POOLS.path()))
             for seen in self.allocator.claims:
                 if seen.claim.pod_uid not in self.allocator.world.pods.pods:
                     self._reclaimer.suspect(seen)
-            self._shelf = shelf
+            self._shelf, self._reservations = shelf, reservations
             for event in self._early:
                 event()
             log.info("leading", extra={"pools": len(self.allocator.books), "endpoints": len(self.allocator.claims)})
             tasks.create_task(follow(self._api, ENDPOINTS.path(), self.allocator.claims, listing=listing))
             tasks.create_task(shelf.run())
+            tasks.create_task(reservations.run())
             tasks.create_task(self._scribe.run(self.allocator))
             tasks.create_task(self._reclaimer.run(self.allocator))
             tasks.create_task(self._lose_patience())
@@ -89,22 +89,9 @@ class Term:
             self._shelf.pool_seen(item)
 
     def reserved_event(self, kind: str | None, item: Object) -> None:
-        if self._shelf is None:
+        if self._reservations is None:
             self._early.append(lambda: self.reserved_event(kind, item))
         elif kind == "DELETED":
-            self._shelf.reserve(item["metadata"]["name"], None)
+            self._reservations.gone(item)
         else:
-            _reserve(self._shelf, item)
-
-
-def _reserve(shelf: Shelf, item: Object) -> None:
-    name = item["metadata"]["name"]
-    try:
-        reserved = ReservedIPSpec.model_validate(item["spec"]).to_core()
-    except ValidationError as error:
-        log.error("reservedip not understood", extra={"reservedip": name, "why": str(error)})
-        return
-    if isinstance(reserved, BadField):
-        log.error("reservedip not understood", extra={"reservedip": name, "why": str(reserved)})
-        return
-    shelf.reserve(name, reserved)
+            self._reservations.seen(item)

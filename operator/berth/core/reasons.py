@@ -27,6 +27,9 @@ class Reason(StrEnum):
     LEDGER_CORRUPT = "LedgerCorrupt"  # False: the ledger cannot be read; nothing is granted or released
     TERMINATING = "Terminating"  # False: the pool is being deleted
 
+    # ReservedIP, condition Ready
+    RESERVED = "Reserved"  # True: no pool hands these addresses out
+
     # IPPool, condition Exhausted
     ADDRESSES_AVAILABLE = "AddressesAvailable"  # False
     ALL_ADDRESSES_HELD = "AllAddressesHeld"  # True
