@@ -15,9 +15,7 @@ from berth.kube.resources import GROUP, POOLS, RESERVED, VERSION
 Told = Callable[[str | None, dict[str, Any]], None]
 
 
-def registry(
-    pool: Told, reserved: Told, login: Callable[[], kopf.ConnectionInfo], started: Callable[[], None]
-) -> kopf.OperatorRegistry:
+def registry(pool: Told, reserved: Told, login: Callable[[], kopf.ConnectionInfo]) -> kopf.OperatorRegistry:
     """The handlers, in a registry of their own: nothing global."""
     handlers = kopf.OperatorRegistry()
 
@@ -27,7 +25,6 @@ def registry(
         settings.scanning.disabled = True
         settings.watching.server_timeout = 300
         settings.watching.client_timeout = 330
-        started()
 
     @kopf.on.login(registry=handlers)
     async def log_in(**_: Any) -> kopf.ConnectionInfo:

@@ -79,8 +79,11 @@ class Operator:
                 task.result()
 
     async def _watch(self, stop: asyncio.Event) -> None:
-        told = handlers.registry(self._pool_event, self._reserved_event, self._login, started=lambda: _on_signal(stop))
-        await kopf.operator(registry=told, standalone=True, clusterwide=True, stop_flag=stop)
+        told = handlers.registry(self._pool_event, self._reserved_event, self._login)
+        ours = asyncio.all_tasks()
+        tasks = await kopf.spawn_tasks(registry=told, standalone=True, clusterwide=True, stop_flag=stop)
+        _on_signal(stop)
+        await kopf.run_tasks(tasks, ignored=ours)
 
     async def _lead(self, api: Client) -> None:
         self._term = Term(api)

@@ -76,8 +76,11 @@ class TokenBucket:
 class Client:
     """The real way. Use it as an async context manager, inside a running loop."""
 
-    def __init__(self, access: Access, *, rate: float = 50.0, burst: int = 100, name: str = "berth") -> None:
+    def __init__(
+        self, access: Access, *, rate: float = 50.0, burst: int = 100, connections: int = 64, name: str = "berth"
+    ) -> None:
         self._access = access
+        self._connections = connections
         self._bucket = TokenBucket(rate, burst)
         self._name = name
         self._token, self._token_until = access.token, 0.0
@@ -86,7 +89,9 @@ class Client:
     async def __aenter__(self) -> Self:
         self._session = aiohttp.ClientSession(
             base_url=self._access.server,
-            connector=aiohttp.TCPConnector(ssl=self._access.tls or False, limit=64, keepalive_timeout=60),
+            connector=aiohttp.TCPConnector(
+                ssl=self._access.tls or False, limit=self._connections, keepalive_timeout=60
+            ),
             headers={"User-Agent": self._name},
             json_serialize=lambda body: orjson.dumps(body).decode(),
             cookie_jar=aiohttp.DummyCookieJar(),
