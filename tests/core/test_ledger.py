@@ -48,7 +48,7 @@ def hold(ledger: Ledger, claim: str, now: float = 0.0) -> int:
     return address
 
 
-# --- which address comes next ------------------------------------------------------------------------------------------
+# --- which address comes next -----------------------------------------------------------------------------------------
 
 
 def test_addresses_never_used_come_lowest_first() -> None:
@@ -144,7 +144,7 @@ def test_what_is_found_for_whom(claim: str, wanted: int | None, found: Found) ->
     check_ledger(ledger, 1.0)
 
 
-# --- what may be confirmed, and when -----------------------------------------------------------------------------------
+# --- what may be confirmed, and when ----------------------------------------------------------------------------------
 
 
 def test_a_grant_is_confirmed_only_once_it_is_written() -> None:
@@ -250,7 +250,7 @@ def test_claims_past_the_most_a_write_carries_wait_for_the_next_one() -> None:
     check_ledger(ledger)
 
 
-# --- settling and releasing --------------------------------------------------------------------------------------------
+# --- settling and releasing -------------------------------------------------------------------------------------------
 
 
 def test_an_endpoint_older_than_the_ledger_is_put_back() -> None:
@@ -315,7 +315,7 @@ def test_withdrawing_a_settled_claim_changes_nothing() -> None:
     check_ledger(ledger)
 
 
-# --- when the pool's addresses change ----------------------------------------------------------------------------------
+# --- when the pool's addresses change ---------------------------------------------------------------------------------
 
 
 def test_nobody_loses_what_he_holds_when_the_pool_shrinks() -> None:
@@ -380,7 +380,7 @@ def test_addresses_added_below_the_mark_are_found() -> None:
     check_ledger(ledger)
 
 
-# --- size, and the way to the API and back -----------------------------------------------------------------------------
+# --- size, and the way to the API and back ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("base", [10 << 24, 0xFD << 120])

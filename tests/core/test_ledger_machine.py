@@ -8,14 +8,14 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from berth.core.ledger import Already, Contested, Exhausted, Found, Free, Image, Ledger
+from berth.core.ledger import Already, Contested, Exhausted, Found, Free, Image, Ledger, Taken
 from berth.core.ranges import Ranges
 from berth.core.settled import SPAN, Settled
 from tests.invariants import check_ledger
 
-FIRST = (10 << 24) + SPAN - 7  # a seam between two blocks in the middle
-ADDRESSES = st.integers(FIRST, FIRST + 13)
-WHOLE = Ranges(((FIRST, FIRST + 13),))
+FIRST = (10 << 24) + SPAN - 2  # a seam between two blocks in the middle
+ADDRESSES = st.integers(FIRST, FIRST + 4)  # few, so that they are often granted anew
+WHOLE = Ranges(((FIRST, FIRST + 4),))
 DELAY = 10.0
 PICK = st.integers(0, 1 << 20)
 
@@ -41,6 +41,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.late: list[Image] = []  # writes of leaders that are no more, still under way
         self.under_way: Image | None = None
         self.ledger = Ledger(self.api, self.allowed, DELAY)
+        self.contested = False  # since loading
         self.freed: dict[int, float] = {}  # since loading: address -> when, in order
 
     # --- the world ---------------------------------------------------------------------------------------------------
@@ -55,15 +56,30 @@ class LedgerMachine(RuleBasedStateMachine):
     def said_by_an_endpoint(self, address: int) -> bool:
         return any(endpoint.exists and endpoint.confirmed == address for endpoint in self.endpoints.values())
 
-    @rule()
-    def a_claim_is_made(self) -> None:
-        self.endpoints[f"claim {len(self.endpoints)}"] = Endpoint()
+    @rule(wanted=st.none() | ADDRESSES)
+    def a_claim_is_made(self, wanted: int | None) -> None:
+        claim = f"claim {len(self.endpoints)}"
+        self.endpoints[claim] = Endpoint()
+        self.grant(claim, wanted)
 
     @precondition(lambda self: any(endpoint.exists for endpoint in self.endpoints.values()))
     @rule(pick=PICK)
     def an_endpoint_is_deleted(self, pick: int) -> None:
-        existing = [endpoint for endpoint in self.endpoints.values() if endpoint.exists]
-        existing[pick % len(existing)].exists = False
+        self.delete(pick)
+
+    def delete(self, pick: int) -> str:
+        existing = [claim for claim, endpoint in self.endpoints.items() if endpoint.exists]
+        claim = existing[pick % len(existing)]
+        self.endpoints[claim].exists = False
+        return claim
+
+    @precondition(lambda self: any(endpoint.exists for endpoint in self.endpoints.values()))
+    @rule(pick=PICK)
+    def a_pod_is_replaced_and_wants_the_same_address(self, pick: int) -> None:
+        old = self.delete(pick)
+        address = self.endpoints[old].confirmed or self.ledger.granted_to(old)
+        self.learn_gone(old)
+        self.a_claim_is_made(address)
 
     @rule(seconds=st.floats(0, 2 * DELAY))
     def time_passes(self, seconds: float) -> None:
@@ -73,8 +89,12 @@ class LedgerMachine(RuleBasedStateMachine):
     @rule(pick=PICK, lands=st.booleans())
     def a_confirmation_lands_or_is_lost(self, pick: int, lands: bool) -> None:
         claim, address = self.confirmations.pop(pick % len(self.confirmations))
+        if lands:
+            self.confirm(claim, address)
+
+    def confirm(self, claim: str, address: int) -> None:
         endpoint = self.endpoints[claim]
-        if lands and endpoint.exists and endpoint.confirmed is None:
+        if endpoint.exists and endpoint.confirmed is None:
             endpoint.confirmed = address
 
     @rule(address=ADDRESSES)
@@ -87,30 +107,29 @@ class LedgerMachine(RuleBasedStateMachine):
         granted = self.ledger.pending.get(address)
         contested = self.ledger.settle(address, claim)
         assert contested == (None if granted is None else Contested(address, granted))
+        self.contested |= contested is not None
         self.freed.pop(address, None)
 
     # --- the leader --------------------------------------------------------------------------------------------------
 
-    def next_one(self) -> Found:
-        """The order, said in the plainest way."""
+    def next_ones(self) -> list[Found]:
+        """The order, said in the plainest way. Those freed at the same moment may come in any order."""
         free = [a for first, last in self.allowed.runs for a in range(first, last + 1) if not self.ledger.holds(a)]
-        resting = [address for address in self.freed if address in free]
         unused = [address for address in free if address not in self.freed]
-        if resting and self.freed[resting[0]] + DELAY <= self.now:
-            return Free(resting[0])
-        if unused or resting:
-            return Free([*unused, *resting][0])
-        return Exhausted()
+        resting = {address: at for address, at in self.freed.items() if address in free}
+        oldest = min(resting.values(), default=0.0)
+        if resting and (oldest + DELAY <= self.now or not unused):
+            return [Free(address) for address, at in resting.items() if at == oldest]
+        return [Free(unused[0])] if unused else [Exhausted()]
 
     def grant(self, claim: str, wanted: int | None) -> None:
         before = self.ledger.granted_to(claim)
-        expected = self.next_one()
         found = self.ledger.find(claim, self.now, wanted)
         if before is not None:
-            assert wanted not in (None, before) or found == Already(before)
+            assert found == (Already(before) if wanted in (None, before) else Taken(wanted or 0))
             return
         if wanted is None:
-            assert found == expected
+            assert found in self.next_ones()
         if isinstance(found, Free):
             assert found.address in self.allowed
             self.ledger.grant(claim, found.address)
@@ -123,15 +142,18 @@ class LedgerMachine(RuleBasedStateMachine):
         self.grant(claims[pick % len(claims)], wanted)
 
     @precondition(lambda self: self.existing(confirmed=False))
-    @rule(pick=PICK)
-    def a_confirmation_is_sent(self, pick: int) -> None:
+    @rule(pick=PICK, lands_at_once=st.booleans())
+    def a_confirmation_is_sent(self, pick: int, lands_at_once: bool) -> None:
         claims = self.existing(confirmed=False)
         claim = claims[pick % len(claims)]
         address = self.ledger.confirmable(claim)
         if address is not None:
             assert address in held_in(self.api), "confirmed before it was written"
             assert self.api.pending.get(address) == claim, "confirmed against the record"
-            self.confirmations.append((claim, address))
+            if lands_at_once:
+                self.confirm(claim, address)
+            else:
+                self.confirmations.append((claim, address))
 
     @precondition(lambda self: self.existing(confirmed=True))
     @rule(pick=PICK)
@@ -149,7 +171,7 @@ class LedgerMachine(RuleBasedStateMachine):
     @rule(pick=PICK)
     def a_deletion_is_seen_maybe_again(self, pick: int) -> None:
         gone = [claim for claim, endpoint in self.endpoints.items() if not endpoint.exists]
-        self.learn_gone(gone[pick % len(gone)])
+        self.learn_gone(gone[-1 - pick % min(3, len(gone))])
 
     def learn_gone(self, claim: str) -> None:
         before = set(self.ledger.held())
@@ -234,7 +256,8 @@ class LedgerMachine(RuleBasedStateMachine):
         less what was never written."""
         old, sequence = self.ledger, self.ledger.sequence
         self.ledger = self.rebuilt()
-        if self.api.sequence == sequence:
+        contested, self.contested = self.contested, False
+        if self.api.sequence == sequence and not contested:  # else an unwritten decision is open again
             self.learn_all(old)
             never_written = {a for a, claim in old.pending.items() if old.confirmable(claim) is None}
             assert dict(self.ledger.pending) == {a: c for a, c in old.pending.items() if a not in never_written}
@@ -268,7 +291,7 @@ class LedgerMachine(RuleBasedStateMachine):
     @invariant()
     def the_ledger_is_sound(self) -> None:
         check_ledger(self.ledger, self.now)
-        assert self.ledger.find("nobody", self.now) == self.next_one()
+        assert self.ledger.find("nobody", self.now) in self.next_ones()
 
     @invariant()
     def no_two_endpoints_say_the_same_address(self) -> None:
