@@ -1,4 +1,4 @@
-"""What all tests share: how long hypothesis searches (`HYPOTHESIS_PROFILE=long`: for minutes), and a real API server."""
+"""What all tests share: how long hypothesis searches (`HYPOTHESIS_PROFILE=long`: minutes), and a real API server."""
 
 import os
 from collections.abc import Iterator

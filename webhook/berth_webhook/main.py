@@ -114,6 +114,9 @@ async def care_for(identity: Identity, api: Api, place: Place, material: Materia
                 log.info("serving the new certificate of Secret %s/%s", place.namespace, place.secret)
         except (KubeError, OSError, ValueError) as error:
             said = str(error)
+        except Exception:  # this task has to outlive whatever an API server may answer: nobody else renews
+            log.exception("certificate and configuration")
+            said = ""
         if said and said != complaint:
             log.warning("certificate and configuration: %s", said)
         complaint = said

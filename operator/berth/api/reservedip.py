@@ -1,5 +1,9 @@
 """The ReservedIP: addresses of either family that no pool hands out."""
 
+from pydantic import Field
+
+from pydantic import Field
+
 from berth.api.conditions import Condition, Wire
 from berth.core.pool import BadField
 from berth.core.ranges import Family, Malformed, Ranges, parse_span
@@ -24,5 +28,5 @@ class AddressInUse(Wire):
 
 
 class ReservedIPStatus(Wire):
-    in_use: tuple[AddressInUse, ...] = ()
+    in_use: tuple[AddressInUse, ...] = Field((), alias="inUse")
     conditions: tuple[Condition, ...] = ()
