@@ -1,0 +1,98 @@
+"""This node's Endpoints, as the API has them: followed by one watch, and told of our own writes ahead of it.
+
+An ADD waits here for the operator's decision on the Endpoint it made; a DEL finds here what its container holds. Our
+own writes are noted at once, so that the view is never behind what this agent did: a DEL that comes right after an ADD
+must find its Endpoint. Versions of one object are compared as the numbers they are (KEP-5504).
+"""
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Callable
+
+from berth.kube.client import Change, Listing
+from berth_cni.calls import Attachment
+from berth_cni.endpoints import Held, read
+
+_MOST_GONE = 1024
+
+Waiter = asyncio.Future[Held | None]
+
+
+class Claims:
+    """The follower of the watch. `appeared` is told of each Endpoint that was not here before."""
+
+    def __init__(self) -> None:
+        self.appeared: Callable[[Held], None] = lambda held: None
+        self.synced = asyncio.Event()
+        self._held: dict[str, Held] = {}
+        self._waiting: dict[str, set[Waiter]] = {}
+        # Deleted ones, for a while: the answer to their creation may be read after their end was watched.
+        self._gone: OrderedDict[str, None] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    def of(self, attachment: Attachment) -> list[Held]:
+        return [held for held in self._held.values() if held.attachment == attachment]
+
+    def in_network(self, network: str) -> list[Held]:
+        return [held for held in self._held.values() if held.attachment.network == network]
+
+    def decision(self, uid: str) -> Waiter:
+        """Resolved with the Endpoint when it is confirmed or refused, with None when it is deleted before."""
+        waiter: Waiter = asyncio.get_running_loop().create_future()
+        held = self._held.get(uid)
+        if held is None or held.decided:
+            waiter.set_result(held)
+            return waiter
+        self._waiting.setdefault(uid, set()).add(waiter)
+        waiter.add_done_callback(lambda done: self._waited(uid, done))
+        return waiter
+
+    def note(self, held: Held) -> None:
+        """What an answer or an event says of an Endpoint; what is older than what is known is dropped."""
+        known = self._held.get(held.uid)
+        if held.uid in self._gone or (known is not None and known.version >= held.version):
+            return
+        self._held[held.uid] = held
+        if known is None:
+            self.appeared(held)
+        if held.decided:
+            self._resolve(held.uid, held)
+
+    def forget(self, uid: str) -> None:
+        """It is deleted."""
+        self._held.pop(uid, None)
+        self._gone[uid] = None
+        while len(self._gone) > _MOST_GONE:
+            self._gone.popitem(last=False)
+        self._resolve(uid, None)
+
+    def replaced(self, listing: Listing) -> None:
+        found = [read(item) for item in listing.items]
+        present = {held.uid for held in found}
+        moment = int(listing.version)
+        for held in list(self._held.values()):
+            # What we wrote after the moment of the list is not in it.
+            if held.uid not in present and held.version <= moment:
+                self.forget(held.uid)
+        for held in found:
+            self.note(held)
+        self.synced.set()
+
+    def changed(self, change: Change) -> None:
+        if change.kind == "DELETED":
+            self.forget(change.object["metadata"]["uid"])
+        else:
+            self.note(read(change.object))
+
+    def _resolve(self, uid: str, outcome: Held | None) -> None:
+        for waiter in self._waiting.pop(uid, ()):
+            if not waiter.done():
+                waiter.set_result(outcome)
+
+    def _waited(self, uid: str, waiter: Waiter) -> None:
+        if (waiters := self._waiting.get(uid)) is not None:
+            waiters.discard(waiter)
+            if not waiters:
+                del self._waiting[uid]

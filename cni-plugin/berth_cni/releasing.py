@@ -1,0 +1,175 @@
+"""How an address comes back from this node: the Endpoint is deleted, now or as soon as the API answers.
+
+A delete names the uid and the version that were looked at. On a conflict the Endpoint is read anew: when its container
+is another by now, the address is a newer sandbox's, and nothing is deleted.
+"""
+
+import asyncio
+import logging
+import os
+from pathlib import Path
+
+from berth.kube.client import Api
+from berth.kube.errors import Conflict, KubeError, NotFound
+from berth_cni import spool
+from berth_cni.calls import Attachment, Del
+from berth_cni.claims import Claims
+from berth_cni.configuration import parse
+from berth_cni.endpoints import Held, may_release, read
+from berth_cni.journal import Journal
+from berth_cni.reach import Reach
+from berth_cni.underway import Lanes, Tombstones, Underway
+
+log = logging.getLogger(__name__)
+
+_RELEASE_SECONDS = 10.0
+_MOST_CONFLICTS = 8
+_SHORTEST_PAUSE = 0.5
+_LONGEST_PAUSE = 30.0
+_SPOOL_SECONDS = 10.0
+
+
+class Releaser:
+    def __init__(self, api: Reach, claims: Claims, journal: Journal, lanes: Lanes, socket_path: Path) -> None:
+        self.tombstones = Tombstones()
+        self._api: Api = api
+        self._reach = api
+        self._claims = claims
+        self._journal = journal
+        self._lanes = lanes
+        self._socket = socket_path
+        self._spool_read: int | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        claims.appeared = self._appeared
+
+    async def release(self, attachment: Attachment) -> str | None:
+        """Deletes what this attachment holds; what went wrong, or None. The caller has its lane."""
+        if not self._claims.synced.is_set():
+            return "the Endpoints of this node are not known yet"
+        if not self._reach.answers.is_set():
+            return f"the API server does not answer: {self._reach.trouble}"
+        try:
+            async with asyncio.timeout(_RELEASE_SECONDS):
+                for held in self._claims.of(attachment):
+                    await self._delete(held, attachment)
+        except TimeoutError:
+            return "the API server does not answer in time"
+        except KubeError as error:
+            return str(error)
+        return None
+
+    async def promise(self, attachment: Attachment) -> str | None:
+        """Releases it now, or else writes down to do it later; what went wrong when neither could be done."""
+        if (trouble := await self.release(attachment)) is None:
+            self._journal.remove(attachment)
+            return None
+        log.info("a release is kept for later", extra={**fields(attachment), "error": trouble})
+        if (worse := await self._journal.add(attachment)) is not None:
+            return f"{trouble}; nor could it be kept for later: {worse}"
+        return None
+
+    async def settle(self, attachment: Attachment) -> str | None:
+        """Before an ADD: an old DEL for the same attachment is done first, else it would undo the ADD later."""
+        if self._spool_changed():
+            await self._take_spool()
+        if attachment in self._journal:
+            if (trouble := await self.release(attachment)) is not None:
+                return trouble
+            self._journal.remove(attachment)
+        return None
+
+    async def replay(self) -> None:
+        """Runs for ever: does what the journal keeps, whenever the API answers."""
+        pause = _SHORTEST_PAUSE
+        while True:
+            await self._journal.filled.wait()
+            await self._claims.synced.wait()
+            await self._reach.answers.wait()
+            failed = 0
+            for attachment in self._journal.entries():
+                async with self._lanes.alone(attachment, Underway(), overtake="its DEL came"):
+                    if attachment in self._journal and (trouble := await self.release(attachment)) is not None:
+                        failed += 1
+                        log.warning("a release failed again", extra={**fields(attachment), "error": trouble})
+                        continue
+                    self._journal.remove(attachment)
+            pause = _SHORTEST_PAUSE if not failed else min(_LONGEST_PAUSE, pause * 2)
+            if failed:
+                await asyncio.sleep(pause)
+
+    async def watch_spool(self) -> None:
+        """Runs for ever: takes over the DELs that shims kept while no agent answered."""
+        while True:
+            if self._spool_changed():
+                await self._take_spool()
+            await asyncio.sleep(_SPOOL_SECONDS)
+
+    async def _delete(self, held: Held, attachment: Attachment) -> None:
+        for _ in range(_MOST_CONFLICTS):
+            try:
+                await self._api.delete(held.path, uid=held.uid, version=str(held.version))
+            except NotFound:
+                pass
+            except Conflict:
+                fresh = await self._fresh(held)
+                if fresh is not None and fresh.uid == held.uid:
+                    self._claims.note(fresh)
+                if fresh is not None and may_release(fresh, held.uid, attachment):
+                    held = fresh
+                    continue
+                if fresh is not None and fresh.uid == held.uid:
+                    return  # a newer sandbox's
+            self._claims.forget(held.uid)
+            return
+        raise KubeError(f"{held.path} changes faster than it can be deleted")
+
+    async def _fresh(self, held: Held) -> Held | None:
+        try:
+            return read(await self._api.get(held.path))
+        except NotFound:
+            return None
+
+    def _appeared(self, held: Held) -> None:
+        """A creation given up long ago has landed after all: its Endpoint is nobody's."""
+        if held.attachment in self.tombstones and held.attachment not in self._lanes:
+            task = asyncio.create_task(self._release_late(held.attachment))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _release_late(self, attachment: Attachment) -> None:
+        async with self._lanes.alone(attachment, Underway()):
+            # An ADD that is newer than the DEL may have had the lane meanwhile, and ended the tombstone.
+            if attachment in self.tombstones and (trouble := await self.promise(attachment)) is not None:
+                log.error("an Endpoint that is nobody's stays", extra={**fields(attachment), "error": trouble})
+
+    def _spool_changed(self) -> bool:
+        return _modified(spool.folder(self._socket)) != self._spool_read
+
+    async def _take_spool(self) -> None:
+        """Into the journal, which the spool's promise then rests on."""
+        before = _modified(spool.folder(self._socket))
+        for spooled in spool.pending(self._socket):
+            call = parse(spooled.request.environment, spooled.request.stdin)
+            if not isinstance(call, Del):
+                # Nothing can be done for it, and the runtime was told of success: kept for a human.
+                log.warning("a spooled DEL makes no sense", extra={"file": spooled.path, "answer": call})
+                spooled.path.rename(spooled.path.with_name(spooled.path.name + ".broken"))
+                continue
+            self.tombstones.raise_for(call.attachment)
+            if (trouble := await self._journal.add(call.attachment)) is not None:
+                log.warning("a spooled DEL stays in the spool", extra={**fields(call.attachment), "error": trouble})
+                return  # and is tried again
+            spool.discard(spooled.path)
+            before = None
+        self._spool_read = before
+
+
+def fields(attachment: Attachment) -> dict[str, str]:
+    return {"network": attachment.network, "container": attachment.container, "interface": attachment.interface}
+
+
+def _modified(folder: Path) -> int | None:
+    try:
+        return os.stat(folder).st_mtime_ns
+    except OSError:
+        return None
