@@ -175,10 +175,12 @@ class LedgerMachine(RuleBasedStateMachine):
 
     def learn_gone(self, claim: str) -> None:
         before = set(self.ledger.held())
+        granted = {each: self.ledger.granted_to(each) for each in self.existing(confirmed=False)}
         self.ledger.withdraw(claim, self.now)
         address = self.endpoints[claim].confirmed
         if address is not None and not self.said_by_an_endpoint(address):
             self.ledger.release(address, self.now)
+        assert all(self.ledger.granted_to(each) == granted[each] for each in granted), "taken back from another"
         for freed in before - set(self.ledger.held()):
             self.freed[freed] = self.now
 

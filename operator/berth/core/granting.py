@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from berth.core.claim import Claim
-from berth.core.ledger import Already, Exhausted, Free, Ledger, Outside, Taken
+from berth.core.ledger import PENDING_MOST, Already, Exhausted, Free, Ledger, Outside, Taken
 from berth.core.pool import Pool
 from berth.core.ranges import Family, format_address
 from berth.core.reasons import Reason
@@ -50,18 +50,25 @@ def _find(
         if (held := ledgers[pool.name].granted_to(claim.uid)) is not None:
             return pool, Already(held)
     wanted = claim.wanted.get(family)
+    names = ", ".join(pool.name for pool in pools)
     taken = False
     for pool in pools:
-        if ledgers[pool.name].full:
-            continue
         match ledgers[pool.name].find(claim.uid, now, wanted):
+            case Free() if ledgers[pool.name].full:
+                # There is an address, only not in this write: no reason to go to the next pool, still less to refuse.
+                return Waiting(
+                    tuple(pool.name for pool in pools),
+                    Refused(
+                        Reason.POOL_EXHAUSTED,
+                        f"pool {names} has {PENDING_MOST} grants under way: this claim comes with the next write",
+                    ),
+                )
             case Free() | Already() as free:
                 return pool, free
             case Taken():
                 taken = True
             case Outside() | Exhausted():
                 pass
-    names = ", ".join(pool.name for pool in pools)
     if wanted is None:
         total = sum(ledgers[pool.name].counts.total for pool in pools)
         return Waiting(

@@ -1,12 +1,12 @@
 """Which pools may serve a claim, in which order, and why the others may not.
 
-A claim that names pools gets those, in its order. One that names none gets the default pools that may serve it, the
-narrower audience first, then by name. The families wanted are those named; else those of the pools that result. Every
-pool looked at leaves a verdict, so that the answer can be explained.
+A claim that names pools gets those, in its order. A family it names no pool for gets the default pools that may serve
+it, the narrower audience first, then by name. The families wanted are those asked for; else those of the pools named;
+else those of the default pools. Every pool looked at leaves a verdict, so that the answer can be explained.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from berth.core.claim import Claim, Surroundings
 from berth.core.pool import Audience, Pool
@@ -47,17 +47,30 @@ class Refused:
 
 
 def choose(claim: Claim, around: Surroundings, offers: Mapping[str, Offer]) -> Choice | Refused:
-    if any(claim.pools.values()):
-        return _named(claim, around, offers)
-    return _default(claim, around, offers.values())
+    named = {
+        family: names
+        for family, names in claim.pools.items()
+        if names and (not claim.families or family in claim.families)
+    }
+    if not named:
+        return _default(claim, around, offers.values())
+    choice = _named(claim, around, offers, named)
+    unnamed = claim.families - named.keys()
+    if not unnamed or isinstance(choice, Refused):
+        return choice
+    rest = _default(replace(claim, families=unnamed), around, offers.values())
+    if isinstance(rest, Refused):
+        return rest
+    candidates = {**choice.candidates, **rest.candidates}
+    return Choice({family: candidates[family] for family in sorted(candidates)}, (*choice.passed, *rest.passed))
 
 
-def _named(claim: Claim, around: Surroundings, offers: Mapping[str, Offer]) -> Choice | Refused:
+def _named(
+    claim: Claim, around: Surroundings, offers: Mapping[str, Offer], named: Mapping[Family, tuple[str, ...]]
+) -> Choice | Refused:
     candidates: dict[Family, tuple[Pool, ...]] = {}
     passed: list[Passed] = []
-    for family, names in claim.pools.items():
-        if not names or (claim.families and family not in claim.families):
-            continue
+    for family, names in named.items():
         missing = [name for name in names if name not in offers]
         if len(missing) == len(names):
             listed = ", ".join(missing)
@@ -88,7 +101,7 @@ def _default(claim: Claim, around: Surroundings, offers: Iterable[Offer]) -> Cho
             fit.setdefault(offer.pool.family, []).append(offer.pool)
             continue
         passed.append(Passed(offer.pool.name, why))
-        if offer.pool.disabled:
+        if offer.pool.disabled and _unwelcome(claim, around, offer.pool.audience) is None:
             # A family must not vanish from a dual-stack cluster because its only pool is disabled for a moment.
             disabled.add(offer.pool.family)
     wanted = claim.families or frozenset({*fit, *disabled})
