@@ -39,4 +39,3 @@ class Reason(StrEnum):
     POD_FINISHED = "PodFinished"  # the Pod has succeeded or failed, and its DEL never came
     NODE_GONE = "NodeGone"  # the node was deleted
     NODE_OUT_OF_SERVICE = "NodeOutOfService"  # the node has the out-of-service taint
-    CLAIM_GONE = "ClaimGone"  # the ledger held an address whose Endpoint no longer exists
