@@ -79,8 +79,9 @@ def _said(message: str) -> str:
 # --- ledgers ----------------------------------------------------------------------------------------------------------
 
 
-def held_of(thing: Object, family: Family | None) -> Ranges | BadField:
-    """The addresses in use according to a pool's ledger, or why it can't be read."""
+def held_of(thing: Object, family: Family | None, within: Ranges | None = None) -> Ranges | BadField:
+    """The addresses in use according to a pool's ledger (those `within`, if that is all one asks for), or why it can't
+    be read."""
     ledger = section(thing, "status").get("ledger")
     if ledger is None:
         return Ranges()
@@ -94,7 +95,7 @@ def held_of(thing: Object, family: Family | None) -> Ranges | BadField:
     if family is None:
         return BadField("spec.subnet", "does not say which family the ledger is of")
     image = entry.to_core(family)
-    return image if isinstance(image, BadField) else held_in(image)
+    return image if isinstance(image, BadField) else held_in(image, within)
 
 
 def family_of(thing: Object) -> Family | None:
@@ -126,8 +127,8 @@ def held_by_endpoints(pool: str, doubt: str, endpoints: Iterable[object]) -> Hel
 # --- everything else there is -----------------------------------------------------------------------------------------
 
 
-def around(name: str, near: Subnet | None, pools: Iterable[object], reserved: Iterable[object]) -> Around:
-    """All but the pool `name`. Only the ledgers of pools whose subnet touches `near` are read."""
+def around(name: str, mine: Pool | None, pools: Iterable[object], reserved: Iterable[object]) -> Around:
+    """All but the pool `name`, which `mine` describes. Of what the others hold only what it would hand out counts."""
     neighbours: list[Neighbour] = []
     unread: list[tuple[str, str]] = []
     for thing in pools:
@@ -140,7 +141,8 @@ def around(name: str, near: Subnet | None, pools: Iterable[object], reserved: It
             continue
         if isinstance(pool, BadField):
             unread.append((other, pool.field))
-        held = held_of(thing, subnet.family) if near is not None and _touch(near, subnet) else Ranges()
+        within = mine.offered if mine is not None and mine.family is subnet.family else Ranges()
+        held = held_of(thing, subnet.family, within)
         neighbours.append(
             Neighbour(
                 other,
@@ -157,10 +159,6 @@ def _pool(name: str, thing: Object) -> Pool | BadField:
     return spec.to_core(name) if isinstance(spec, IPPoolSpec) else spec[0]
 
 
-def _touch(one: Subnet, other: Subnet) -> bool:
-    return one.family is other.family and one.network <= other.last and other.network <= one.last
-
-
 def _reservations(reserved: Iterable[object]) -> Iterable[Reservation]:
     for thing in reserved:
         if isinstance(thing, Mapping):
@@ -172,12 +170,12 @@ def _reservations(reserved: Iterable[object]) -> Iterable[Reservation]:
                 yield Reservation(name_of(thing), addresses)
 
 
-def held_by_pool(pools: Iterable[object]) -> dict[str, tuple[Family, Ranges]]:
-    """What each pool's ledger says is in use."""
+def held_by_pool(pools: Iterable[object], asked: Mapping[Family, Ranges]) -> dict[str, tuple[Family, Ranges]]:
+    """What each pool's ledger says is in use, of the addresses asked for."""
     found: dict[str, tuple[Family, Ranges]] = {}
     for thing in pools:
         if isinstance(thing, Mapping) and (family := family_of(thing)) is not None:
-            held = held_of(thing, family)
+            held = held_of(thing, family, asked[family])
             if isinstance(held, Ranges):
                 found[name_of(thing)] = (family, held)
     return found

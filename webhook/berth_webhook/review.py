@@ -15,7 +15,16 @@ from typing import Any
 
 import orjson
 
-from berth.core.admission import Before, Held, Refusal, Verdict, judge_deletion, judge_pool, judge_reservation
+from berth.core.admission import (
+    Before,
+    Held,
+    Refusal,
+    Verdict,
+    by_family,
+    judge_deletion,
+    judge_pool,
+    judge_reservation,
+)
 from berth.core.pool import BadField
 from berth.core.ranges import Ranges
 from berth.kube.resources import GROUP, POOLS, RESERVED
@@ -162,8 +171,7 @@ def _decide_pool(review: Review, known: Known) -> Verdict:
         return judge_deletion(review.name, in_use)
     new = draft_of(review.name, review.new)
     before = Before(draft_of(review.name, review.old), in_use) if review.operation == "UPDATE" else None
-    near = new.pool.subnet if new.pool is not None else None
-    return judge_pool(new, before, around(review.name, near, known.pools, known.reserved))
+    return judge_pool(new, before, around(review.name, new.pool, known.pools, known.reserved))
 
 
 def _decide_reservation(review: Review, known: Known, gaps: Mapping[Need, str]) -> Verdict:
@@ -173,7 +181,7 @@ def _decide_reservation(review: Review, known: Known, gaps: Mapping[Need, str]) 
         return Verdict(review.subject, tuple(Refusal(each.field, each.why) for each in bad))
     texts = tuple(each for each in ips if isinstance(each, str))
     old = tuple(each for each in reserved_ips(review.old) if isinstance(each, str))
-    verdict = judge_reservation(review.name, texts, old, held_by_pool(known.pools))
+    verdict = judge_reservation(review.name, texts, old, held_by_pool(known.pools, by_family(texts)))
     if Need.POOLS in gaps and verdict.allowed:
         warning = f"IPPools could not be read ({gaps[Need.POOLS]}): not looked at whether any address is in use"
         return Verdict(verdict.subject, (), (*verdict.warnings, warning))

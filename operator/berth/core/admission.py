@@ -17,8 +17,8 @@ from berth.core.advice import Neighbour, Reservation, advise
 from berth.core.draft import Draft, bad_entries, fresh_faults
 from berth.core.ledger import Image
 from berth.core.pool import Pool
-from berth.core.ranges import Family, Malformed, Ranges, format_address, parse_span
-from berth.core.settled import Settled
+from berth.core.ranges import Family, Malformed, Ranges, Run, format_address, parse_span
+from berth.core.settled import SPAN
 
 # A refusal is read on a terminal: past this many of a kind it says only how many more there are.
 MOST = 8
@@ -78,10 +78,26 @@ class Verdict:
         return f"{self.subject}: " + "; ".join(str(each) for each in self.refusals) if self.refusals else ""
 
 
-def held_in(image: Image) -> Ranges:
-    """Every address a ledger says is in use."""
-    addresses = (*image.pending, *Settled(image.settled))
-    return Ranges.of((address, address) for address in addresses)
+def held_in(image: Image, within: Ranges | None = None) -> Ranges:
+    """Every address a ledger says is in use; with `within`, those inside. A block is read run by run: thousands of full
+    ones cost what thousands of addresses do."""
+    runs: list[Run] = [(address, address) for address in image.pending]
+    for number, mask in image.settled.items():
+        low = number * SPAN
+        if within is None or any(within.touching(low, low + SPAN - 1)):
+            runs += _runs(low, mask)
+    held = Ranges.of(runs)
+    return held if within is None else held.intersect(within)
+
+
+def _runs(low: int, mask: int) -> Iterator[Run]:
+    while mask:
+        skip = (mask & -mask).bit_length() - 1
+        mask >>= skip
+        length = (~mask & (mask + 1)).bit_length() - 1
+        yield low + skip, low + skip + length - 1
+        mask >>= length
+        low += skip + length
 
 
 # --- pools ------------------------------------------------------------------------------------------------------------
@@ -214,8 +230,8 @@ def judge_reservation(
     if fresh:
         return Verdict(f"ReservedIP {name}", _few([Refusal(each.field, each.why) for each in fresh], "faults"))
     warnings = [f"still wrong: {fault}" for fault in faults]
-    before = _by_family(old or ())
-    for family, reserved in _by_family(ips).items():
+    before = by_family(old or ())
+    for family, reserved in by_family(ips).items():
         added = reserved.minus(before[family])
         for pool, (of, addresses) in sorted(held.items()):
             if of is family and (used := addresses.intersect(added)):
@@ -226,7 +242,7 @@ def judge_reservation(
     return Verdict(f"ReservedIP {name}", (), tuple(warnings))
 
 
-def _by_family(texts: tuple[str, ...]) -> dict[Family, Ranges]:
+def by_family(texts: tuple[str, ...]) -> dict[Family, Ranges]:
     """What can be understood of a list of entries."""
     runs: dict[Family, list[tuple[int, int]]] = {family: [] for family in Family}
     for span in map(parse_span, texts):
