@@ -58,6 +58,9 @@ class Allocator:
 
     def seen(self, seen: Seen) -> None:
         claim = seen.claim
+        if self.world.pods.life(claim.pod_uid) is Life.UNKNOWN:
+            # Not seen yet, as a rule. One that is gone already would never be told of again.
+            self._suspect(seen)
         if not claim.confirmed:
             self.consider(claim.uid)
             return
@@ -105,6 +108,8 @@ class Allocator:
         """Hold an address without an Endpoint for a Pod that lives; its next claim gets it back."""
         self._kept.setdefault(attachment, []).append(berth)
         self._kept_of_pod.setdefault(attachment[0], set()).add(attachment)
+        for seen in self.claims.of_pod(attachment[0]):
+            self.consider(seen.claim.uid)
 
     def kept(self) -> set[Berth]:
         return {berth for berths in self._kept.values() for berth in berths}
@@ -204,6 +209,7 @@ class Allocator:
         claim, choice = chosen
         pools = [pool for pools in choice.candidates.values() for pool in pools]
         if any(not self._open(pool, uid) for pool in pools):
+            self.refusals.pop(uid, None)
             self._postponed.add(uid)
             return
         ledgers = {pool.name: ledger for pool in pools if (ledger := self.books[pool.name].ledger) is not None}
@@ -222,8 +228,10 @@ class Allocator:
         return book.ledger is not None and (book.serving or book.ledger.granted_to(uid) is not None)
 
     def _choice(self, claim: Claim) -> tuple[Claim, Choice] | Refused:
-        if (kept := self._kept.get(claim.attachment)) is not None:
-            return self._regain(claim, kept)
+        # One kept because its Pod reports it has no network: the Pod's status names the interface alone.
+        for attachment in (claim.attachment, (claim.pod_uid, "", claim.interface)):
+            if attachment in self._kept:
+                return self._regain(claim, attachment)
         choice = choose(claim, self.world.around(claim), self.offers)
         pending = self._pending.get(claim.uid)
         if pending is not None:
@@ -234,15 +242,16 @@ class Allocator:
             return claim, Choice(candidates)
         return choice if isinstance(choice, Refused) else (claim, choice)
 
-    def _regain(self, claim: Claim, kept: list[Berth]) -> tuple[Claim, Choice] | Refused:
+    def _regain(self, claim: Claim, attachment: Attachment) -> tuple[Claim, Choice] | Refused:
         """The same attachment claims anew (its sandbox was made again): what it had is granted to it again, if all of
         its pools are still there."""
+        kept = self._kept[attachment]
         pools = {name: self.offers[name].pool for name, _ in kept if name in self.offers}
         if len(pools) < len(kept) or not all(self._open(pool, claim.uid) for pool in pools.values()):
             choice = choose(claim, self.world.around(claim), self.offers)
             return choice if isinstance(choice, Refused) else (claim, choice)
-        del self._kept[claim.attachment]
-        self._kept_of_pod.get(claim.pod_uid, set()).discard(claim.attachment)
+        del self._kept[attachment]
+        self._kept_of_pod.get(claim.pod_uid, set()).discard(attachment)
         wanted: dict[Family, int] = {}
         candidates: dict[Family, tuple[Pool, ...]] = {}
         for name, address in kept:

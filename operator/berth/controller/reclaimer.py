@@ -34,6 +34,7 @@ LOOK_SECONDS = 1.0
 OUT_OF_SERVICE = "node.kubernetes.io/out-of-service"
 STATIC_HASH = "kubernetes.io/config.hash"
 NETWORK_STATUS = "k8s.v1.cni.cncf.io/network-status"
+POD_INTERFACE = "eth0"  # the one that status.podIPs speaks of
 
 
 class Reclaimer:
@@ -109,22 +110,29 @@ class Reclaimer:
             text = _text(allocator, berth)
             if text is None or allocator.occupied(berth):
                 del self._doubts[berth]
-            elif (pod_uid := reported.get(text)) is not None:
+            elif (reporter := reported.get(text)) is not None and not _served(allocator, *reporter):
                 del self._doubts[berth]
+                pod_uid, interface = reporter
                 log.warning("an address without an Endpoint is kept", extra={"address": text, "pod_uid": pod_uid})
-                allocator.keep((pod_uid, "", text), berth)
+                allocator.keep((pod_uid, "", interface), berth)
             elif due <= now:
                 del self._doubts[berth]
                 allocator.release(berth)
 
-    async def _reported(self) -> dict[str, str]:
-        """Every address that a Pod which has not finished says it has, and the Pod's UID."""
-        found: dict[str, str] = {}
+    async def _reported(self) -> dict[str, tuple[str, str]]:
+        """Every address that a Pod which has not finished says it has, the Pod's UID and the interface."""
+        found: dict[str, tuple[str, str]] = {}
         for item in (await self._api.list(PODS.path())).items:
             fact = _pod_fact(item)
             if fact is not None and not fact.finished and not item["spec"].get("hostNetwork"):
-                found |= dict.fromkeys(_addresses(item), fact.uid)
+                found |= {text: (fact.uid, interface) for text, interface in _addresses(item)}
         return found
+
+
+def _served(allocator: Allocator, pod_uid: str, interface: str) -> bool:
+    """This interface of the Pod has an Endpoint that says what it holds: the Pod's status speaks of the past."""
+    claims = [seen.claim for seen in allocator.claims.of_pod(pod_uid)]
+    return any(claim.confirmed and claim.interface == interface for claim in claims)
 
 
 def _text(allocator: Allocator, berth: Berth) -> str | None:
@@ -134,19 +142,20 @@ def _text(allocator: Allocator, berth: Berth) -> str | None:
     return format_address(book.pool.family, berth[1])
 
 
-def _addresses(pod: Object) -> list[str]:
-    """As its status and its secondary networks (Multus) have them, in canonical form."""
-    texts = [each.get("ip", "") for each in (pod.get("status") or {}).get("podIPs") or []]
+def _addresses(pod: Object) -> list[tuple[str, str]]:
+    """As its status and its secondary networks (Multus) have them: canonical form, interface."""
+    texts = [(each.get("ip", ""), POD_INTERFACE) for each in (pod.get("status") or {}).get("podIPs") or []]
     networks = (pod["metadata"].get("annotations") or {}).get(NETWORK_STATUS)
     if networks:
         try:
-            texts += [ip for each in orjson.loads(networks) for ip in each.get("ips") or []]
+            for each in orjson.loads(networks):
+                texts += [(ip, each.get("interface") or POD_INTERFACE) for ip in each.get("ips") or []]
         except (orjson.JSONDecodeError, AttributeError, TypeError):
             log.warning("network-status not understood", extra={"pod": pod["metadata"]["name"]})
     found = []
-    for text in texts:
+    for text, interface in texts:
         try:
-            found.append(str(ip_address(text)))
+            found.append((str(ip_address(text)), interface))
         except ValueError:
             continue
     return found
