@@ -257,8 +257,8 @@ class LedgerMachine(RuleBasedStateMachine):
         """A new leader reads the pool and then the Endpoints. What it knows is what the old one knew once told all,
         less what was never written."""
         old, sequence = self.ledger, self.ledger.sequence
-        self.ledger = self.rebuilt()
         contested, self.contested = self.contested, False
+        self.ledger = self.rebuilt()
         if self.api.sequence == sequence and not contested:  # else an unwritten decision is open again
             self.learn_all(old)
             never_written = {a for a, claim in old.pending.items() if old.confirmable(claim) is None}
@@ -276,7 +276,7 @@ class LedgerMachine(RuleBasedStateMachine):
         """What every start and take-over does, before anything is granted. Returns what it has freed."""
         for claim, endpoint in self.endpoints.items():
             if endpoint.exists and endpoint.confirmed is not None:
-                ledger.settle(endpoint.confirmed, claim)
+                self.contested |= ledger.settle(endpoint.confirmed, claim) is not None
         freed: dict[int, float] = {}
         for address, claim in list(ledger.pending.items()):
             if not self.endpoints[claim].exists:

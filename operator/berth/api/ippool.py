@@ -21,7 +21,7 @@ from berth.core.pool import (
     offered_ranges,
 )
 from berth.core.ranges import Family, Malformed, format_address, parse_address, parse_subnet
-from berth.core.settled import read_block, write_block
+from berth.core.settled import Settled, read_block, write_block
 
 DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)")
 SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
@@ -114,15 +114,23 @@ class LedgerEntry(Wire):
             address = parse_address(text)
             if isinstance(address, Malformed) or address[0] is not family or not claim:
                 return BadField("status.ledger.pending", f'"{text}": "{claim}" is no {family} address with a claim')
+            if address[1] in pending:
+                return BadField("status.ledger.pending", f'"{text}" stands twice, each time written in another way')
             pending[address[1]] = claim
         settled: dict[int, int] = {}
         for name, text in self.blocks.items():
             block = read_block(family, name, text)
             if isinstance(block, Malformed):
                 return BadField("status.ledger.blocks", str(block))
+            if block[0] in settled:
+                return BadField("status.ledger.blocks", f'"{name}" stands twice, each time written in another way')
             settled[block[0]] = block[1]
         if len(set(pending.values())) != len(pending):
             return BadField("status.ledger.pending", "gives one claim two addresses")
+        bits = Settled(settled)
+        both = next((address for address in pending if address in bits), None)
+        if both is not None:
+            return BadField("status.ledger", f'"{format_address(family, both)}" is pending and settled')
         return Image(self.sequence, pending, settled)
 
 
