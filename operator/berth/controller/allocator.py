@@ -243,22 +243,30 @@ class Allocator:
         return choice if isinstance(choice, Refused) else (claim, choice)
 
     def _regain(self, claim: Claim, attachment: Attachment) -> tuple[Claim, Choice] | Refused:
-        """The same attachment claims anew (its sandbox was made again): what it had is granted to it again, if all of
-        its pools are still there."""
-        kept = self._kept[attachment]
-        pools = {name: self.offers[name].pool for name, _ in kept if name in self.offers}
-        if len(pools) < len(kept) or not all(self._open(pool, claim.uid) for pool in pools.values()):
-            choice = choose(claim, self.world.around(claim), self.offers)
-            return choice if isinstance(choice, Refused) else (claim, choice)
-        del self._kept[attachment]
+        """The same attachment claims anew (its sandbox was made again): what it had is granted to it again, where its
+        pools still hand it out. Families of which nothing was kept are chosen as for any claim."""
+        kept = {
+            self.offers[name].pool.family: (name, address)
+            for name, address in self._kept[attachment]
+            if name in self.offers and self._hands_out(name, address)
+        }
+        choice = choose(claim, self.world.around(claim), self.offers)
+        if isinstance(choice, Refused) and (not kept or not kept.keys() >= _families(claim)):
+            return choice
+        candidates = {} if isinstance(choice, Refused) else dict(choice.candidates)
+        candidates |= {family: (self.offers[name].pool,) for family, (name, _) in kept.items()}
+        if any(not self._open(pool, claim.uid) for pools in candidates.values() for pool in pools):
+            return claim, Choice(candidates)  # it waits until they are, and what is kept stays so
         self._kept_of_pod.get(claim.pod_uid, set()).discard(attachment)
-        wanted: dict[Family, int] = {}
-        candidates: dict[Family, tuple[Pool, ...]] = {}
-        for name, address in kept:
-            self.release((name, address))
-            wanted[pools[name].family] = address
-            candidates[pools[name].family] = (pools[name],)
-        return replace(claim, wanted=wanted), Choice(candidates)
+        for berth in self._kept.pop(attachment):
+            self.release(berth)
+        wanted = {family: address for family, (_, address) in kept.items()}
+        return replace(claim, wanted={**claim.wanted, **wanted}), Choice(candidates)
+
+    def _hands_out(self, pool: str, address: int) -> bool:
+        """Or cannot tell: its ledger is being read."""
+        ledger = self.books[pool].ledger
+        return ledger is None or address in ledger.allowed
 
     def _grant(self, uid: str, addresses: tuple[tuple[Pool, int], ...]) -> None:
         self.waiting.leave(uid)
@@ -339,3 +347,8 @@ class Allocator:
             for seen in self.claims.of_pod(pod_uid)
             for holding in seen.claim.holdings
         )
+
+
+def _families(claim: Claim) -> frozenset[Family]:
+    """Those it asks for, as far as it says."""
+    return claim.families or frozenset(family for family, names in claim.pools.items() if names)

@@ -48,7 +48,8 @@ class Reclaimer:
         self._doubts: dict[Berth, float] = {}
 
     def suspect(self, seen: Seen) -> None:
-        self._suspects.setdefault(seen.claim.uid, self._clock() + self._grace)
+        """Its Pod was just seen to be gone, or not seen at all: the grace begins anew."""
+        self._suspects[seen.claim.uid] = self._clock() + self._grace
 
     def doubt(self, pool: str, addresses: set[int]) -> None:
         log.warning("settled addresses without an Endpoint", extra={"pool": pool, "count": len(addresses)})

@@ -102,6 +102,7 @@ class Ledger:
         self._in_flight: frozenset[int] | None = None
         self._cooling: OrderedDict[int, float] = OrderedDict()  # freed address -> when; oldest first; all inside
         self._freed_outside: dict[int, float] = {}  # the same for those the pool does not hand out now
+        self._allowed = allowed
         self.reshape(allowed)
 
     # --- reading ---------------------------------------------------------------------------------------------------
@@ -208,6 +209,7 @@ class Ledger:
 
     def reshape(self, allowed: Ranges) -> None:
         """The addresses the pool may hand out have changed (spec, reservations). Nobody loses what he holds."""
+        self._dirty |= allowed != self._allowed  # the counts are to be written
         self._allowed = allowed
         self._total = allowed.size
         self._inside = sum(address in allowed for address in self.pending) + self.settled.count_inside(allowed)
