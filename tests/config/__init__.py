@@ -1,0 +1,1 @@
+"""What `kubectl apply` installs: read as files here, and by a real API server."""
