@@ -51,6 +51,9 @@ def test_the_first_clear_one_is_the_lowest_that_is_not_here(base: int, spans: li
     [
         (range(SPAN), 0, SPAN - 1, None),
         (range(SPAN), 0, SPAN, SPAN),
+        (range(10), 0, 9, None),  # the next one is clear, but past the end
+        (range(10), 3, 10, 10),
+        (range(SPAN + 10), 0, SPAN + 9, None),
         (range(3 * SPAN), 5, 3 * SPAN + 9, 3 * SPAN),
         (range(SPAN - 1), 7, 2 * SPAN, SPAN - 1),
         (range(0), 1 << 100, 1 << 101, 1 << 100),
