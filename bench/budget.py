@@ -1,0 +1,28 @@
+"""What one address may ask of the API: two writes for an ADD, one for a DEL, a share of a ledger write, no read."""
+
+from bench.measure import Counters
+
+LEDGER_SHARE = 0.3
+_CLAIMS = ("POST endpoints", "PUT endpoints", "PATCH endpoints", "PUT endpoints/status", "PATCH endpoints/status")
+_RELEASES = ("DELETE endpoints",)
+_LEDGERS = ("PUT ippools/status", "PATCH ippools/status", "PUT ippools", "PATCH ippools")
+
+
+def over_budget(phase: str, counted: Counters, adds: int, dels: int, pools: int = 1) -> list[str]:
+    """What went beyond it, one line each. With two families there are two ledgers."""
+    spent = {
+        "writes of claims": (_sum(counted, _CLAIMS), 2.0 * adds),
+        "deletions": (_sum(counted, _RELEASES), 1.0 * dels),
+        "ledger writes": (_sum(counted, _LEDGERS), LEDGER_SHARE * pools * (adds + dels)),
+        "reads": (sum(count for key, count in counted.requests.items() if key.startswith("GET ")), 0.0),
+        "conflicts": (counted.conflicts, 0.0),
+    }
+    return [
+        f"{phase}: {count} {what} for {adds} ADDs and {dels} DELs, allowed are {most:.0f}"
+        for what, (count, most) in spent.items()
+        if count > most
+    ]
+
+
+def _sum(counted: Counters, keys: tuple[str, ...]) -> int:
+    return sum(counted.requests[key] for key in keys)
