@@ -2,8 +2,6 @@
 
 from pydantic import Field
 
-from pydantic import Field
-
 from berth.api.conditions import Condition, Wire
 from berth.core.pool import BadField
 from berth.core.ranges import Family, Malformed, Ranges, parse_span
