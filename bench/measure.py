@@ -62,10 +62,8 @@ class Gauge:
 
     def read(self) -> Counters:
         counted = Counters()
-        for name, labels, value in _samples(self._text(f"{self.api_server}/metrics", self.tls), (_REQUESTS + "{",)):
-            assert name == _REQUESTS
-            _count(counted, labels, int(value))
-        for _, _, value in _samples(self._text(f"{self.etcd}/metrics", None), (_LOGGED,)):
+        count_requests(counted, self._text(f"{self.api_server}/metrics", self.tls))
+        for _, value in _samples(self._text(f"{self.etcd}/metrics", None), _LOGGED):
             counted.etcd_bytes += int(value)
         for part, pids in self.parts.items():
             counted.cpu[part] = sum(_cpu(pid) for pid in pids)
@@ -82,6 +80,12 @@ class Gauge:
             return str(answer.read().decode())
 
 
+def count_requests(counted: Counters, metrics: str) -> None:
+    """From the API server's own counters: `apiserver_request_total`."""
+    for labels, value in _samples(metrics, _REQUESTS):
+        _count(counted, labels, int(value))
+
+
 def _count(counted: Counters, labels: Labels, value: int) -> None:
     counted.all_requests += value
     resource, sub = labels["resource"], labels["subresource"]
@@ -93,10 +97,10 @@ def _count(counted: Counters, labels: Labels, value: int) -> None:
         counted.pod_reads += value
 
 
-def _samples(text: str, prefixes: tuple[str, ...]) -> Iterable[tuple[str, Labels, float]]:
+def _samples(text: str, name: str) -> Iterable[tuple[Labels, float]]:
     for line in text.splitlines():
-        if line.startswith(prefixes) and (found := _LINE.match(line)) is not None:
-            yield found[1], dict(_LABEL.findall(found[2] or "")), float(found[3])
+        if line.startswith(name) and (found := _LINE.match(line)) is not None and found[1] == name:
+            yield dict(_LABEL.findall(found[2] or "")), float(found[3])
 
 
 def _cpu(pid: int) -> int:
