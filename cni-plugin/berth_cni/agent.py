@@ -92,6 +92,7 @@ class Agent:
     async def _add(self, call: Add, caller: Caller, underway: Underway) -> CniError | None:
         deadline = asyncio.get_running_loop().time() + ADD_SECONDS
         async with self._lanes.alone(call.attachment, underway):
+            await self._releaser.take_spool()
             if self._releaser.tombstones.overtaken(call.attachment, caller.pid):
                 return CniError(TRY_LATER, "this ADD comes after the DEL of its container: the sandbox is gone")
             stake = Stake()

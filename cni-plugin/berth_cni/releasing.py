@@ -7,6 +7,7 @@ is another by now, the address is a newer sandbox's, and nothing is deleted.
 import asyncio
 import logging
 import os
+import time
 from pathlib import Path
 
 from berth.kube.client import Api
@@ -70,8 +71,6 @@ class Releaser:
 
     async def settle(self, attachment: Attachment) -> str | None:
         """Before an ADD: an old DEL for the same attachment is done first, else it would undo the ADD later."""
-        if self._spool_changed():
-            await self._take_spool()
         if attachment in self._journal:
             if (trouble := await self.release(attachment)) is not None:
                 return trouble
@@ -87,7 +86,9 @@ class Releaser:
             await self._reach.answers.wait()
             failed = 0
             for attachment in self._journal.entries():
-                async with self._lanes.alone(attachment, Underway(), overtake="its DEL came"):
+                # An ADD that has the lane is left alone: one that is newer does this release itself, and one that is
+                # older has lost its caller.
+                async with self._lanes.alone(attachment, Underway()):
                     if attachment in self._journal and (trouble := await self.release(attachment)) is not None:
                         failed += 1
                         log.warning("a release failed again", extra={**fields(attachment), "error": trouble})
@@ -100,9 +101,29 @@ class Releaser:
     async def watch_spool(self) -> None:
         """Runs for ever: takes over the DELs that shims kept while no agent answered."""
         while True:
-            if self._spool_changed():
-                await self._take_spool()
+            await self.take_spool()
             await asyncio.sleep(_SPOOL_SECONDS)
+
+    async def take_spool(self) -> None:
+        """Into the journal, which the spool's promise then rests on. Costs nothing while nothing is there."""
+        before = _modified(spool.folder(self._socket))
+        if before == self._spool_read:
+            return
+        for spooled in spool.pending(self._socket):
+            call = parse(spooled.request.environment, spooled.request.stdin)
+            if not isinstance(call, Del):
+                # Nothing can be done for it, and the runtime was told of success: kept for a human.
+                log.warning("a spooled DEL makes no sense", extra={"file": spooled.path, "answer": call})
+                spooled.path.rename(spooled.path.with_name(spooled.path.name + ".broken"))
+                continue
+            came = (_modified(spooled.path) or time.time_ns()) / 1e9
+            self.tombstones.raise_for(call.attachment, age=time.time() - came)
+            if (trouble := await self._journal.add(call.attachment)) is not None:
+                log.warning("a spooled DEL stays in the spool", extra={**fields(call.attachment), "error": trouble})
+                return  # and is tried again
+            spool.discard(spooled.path)
+            before = None
+        self._spool_read = before
 
     async def _delete(self, held: Held, attachment: Attachment) -> None:
         for _ in range(_MOST_CONFLICTS):
@@ -142,34 +163,13 @@ class Releaser:
             if attachment in self.tombstones and (trouble := await self.promise(attachment)) is not None:
                 log.error("an Endpoint that is nobody's stays", extra={**fields(attachment), "error": trouble})
 
-    def _spool_changed(self) -> bool:
-        return _modified(spool.folder(self._socket)) != self._spool_read
-
-    async def _take_spool(self) -> None:
-        """Into the journal, which the spool's promise then rests on."""
-        before = _modified(spool.folder(self._socket))
-        for spooled in spool.pending(self._socket):
-            call = parse(spooled.request.environment, spooled.request.stdin)
-            if not isinstance(call, Del):
-                # Nothing can be done for it, and the runtime was told of success: kept for a human.
-                log.warning("a spooled DEL makes no sense", extra={"file": spooled.path, "answer": call})
-                spooled.path.rename(spooled.path.with_name(spooled.path.name + ".broken"))
-                continue
-            self.tombstones.raise_for(call.attachment)
-            if (trouble := await self._journal.add(call.attachment)) is not None:
-                log.warning("a spooled DEL stays in the spool", extra={**fields(call.attachment), "error": trouble})
-                return  # and is tried again
-            spool.discard(spooled.path)
-            before = None
-        self._spool_read = before
-
 
 def fields(attachment: Attachment) -> dict[str, str]:
     return {"network": attachment.network, "container": attachment.container, "interface": attachment.interface}
 
 
-def _modified(folder: Path) -> int | None:
+def _modified(path: Path) -> int | None:
     try:
-        return os.stat(folder).st_mtime_ns
+        return os.stat(path).st_mtime_ns
     except OSError:
         return None

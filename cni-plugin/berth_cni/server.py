@@ -47,7 +47,7 @@ class Connection(asyncio.Protocol):
         self._wanted = HEADER_SIZE
         self._underway: Underway | None = None
         self._acknowledged: asyncio.Future[bool] | None = None
-        self._ended = False
+        self._answered = self._ended = False
         self.pid = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -95,8 +95,9 @@ class Connection(asyncio.Protocol):
     async def deliver(self, exit_code: int, stdout: bytes, *, acknowledged: bool) -> bool:
         reply = encode_reply(Reply(exit_code, stdout))
         assert isinstance(reply, bytes), reply
-        if self._ended:
+        if self._ended or self._answered:
             return False
+        self._answered = True
         if acknowledged:
             self._acknowledged = asyncio.get_running_loop().create_future()
             self._timer = asyncio.get_running_loop().call_later(ACKNOWLEDGE_SECONDS, self._stop_reading)

@@ -7,6 +7,7 @@ shows up after it (its caller was killed, and it lived on) must get no address, 
 
 import asyncio
 import contextlib
+import math
 import os
 import time
 from collections import OrderedDict
@@ -33,7 +34,7 @@ class Caller(Protocol):
         ...
 
     async def deliver(self, exit_code: int, stdout: bytes, *, acknowledged: bool) -> bool:
-        """Sends the answer; with `acknowledged`, whether the caller has told that it got it."""
+        """Sends the answer, the first one; with `acknowledged`, whether the caller has told that it got it."""
         ...
 
 
@@ -111,9 +112,11 @@ class Tombstones:
     def __contains__(self, attachment: Attachment) -> bool:
         return attachment in self._raised
 
-    def raise_for(self, attachment: Attachment) -> None:
+    def raise_for(self, attachment: Attachment, age: float = 0.0) -> None:
+        """`age`: how many seconds ago the DEL came."""
         now = _now()
-        self._raised[attachment] = now
+        # Rounded so that an ADD of the same tick is the newer one.
+        self._raised[attachment] = now - math.ceil(max(0.0, age) * _TICKS)
         self._raised.move_to_end(attachment)
         while (
             len(self._raised) > _MOST_TOMBSTONES
