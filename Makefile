@@ -5,7 +5,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help install shim lint test test-fast demo down bench bench-scale cluster lock clean
+IMAGE_TOOLS := buildah debootstrap
+
+.PHONY: help tools install shim lint test test-fast demo down bench bench-scale cluster lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -16,6 +18,14 @@ $(STAMP): requirements/dev.txt pyproject.toml
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
+
+tools: ## the Debian packages that the real cluster and the image need; installs those that are missing, as root
+	@missing="$$($(PYTHON) -m e2e.cluster packages)"; \
+	for tool in $(IMAGE_TOOLS); do command -v $$tool >/dev/null || missing="$$missing $$tool"; done; \
+	if [ -z "$${missing// /}" ]; then exit 0; fi; \
+	if [ "$$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then echo "berth: install first:$$missing" >&2; exit 1; fi; \
+	echo "berth: installing$$missing"; \
+	apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null
 
 shim: $(STAMP) ## cni-plugin/bin/berth, static, for this machine (and both architectures beside it)
 	@$(MAKE) --no-print-directory -C cni-plugin/shim PYTHON=$(CURDIR)/$(BIN)/python
@@ -31,20 +41,20 @@ test-fast: install ## lint, unit and property tests: no cluster
 	@$(MAKE) --no-print-directory lint
 	@$(BIN)/python -m pytest -m "not api and not cluster"
 
-test: install ## everything: lint, unit, property, a real API server, real nodes
+test: tools install ## everything: lint, unit, property, a real API server, real nodes
 	@$(MAKE) --no-print-directory lint
 	@$(BIN)/python -m pytest
 
-demo: install ## a real two-node cluster, Berth in it, 30 Pods, and what one would look at
+demo: tools install ## a real two-node cluster, Berth in it, 30 Pods, and what one would look at
 	@$(BIN)/python -m e2e.demo
 
 down: $(STAMP) ## ends a demo kept with KEEP=1
 	@$(BIN)/python -m e2e.cluster down
 
-bench: install ## 1000 Pods on 10 nodes from one pool of 1000, beside host-local (BENCH_PODS, BENCH_NODES)
+bench: tools install ## 1000 Pods on 10 nodes from one pool of 1000, beside host-local (BENCH_PODS, BENCH_NODES)
 	@$(BIN)/python -m bench
 
-bench-scale: install ## grants, take-over and memory as pools and Endpoints grow
+bench-scale: tools install ## grants, take-over and memory as pools and Endpoints grow
 	@$(BIN)/python -m bench.scale
 
 lock: ## pins requirements/*.txt anew from pyproject.toml (asks the package index)
