@@ -17,12 +17,14 @@ WORKDIR /src
 COPY pyproject.toml ./
 COPY requirements/ requirements/
 COPY cni-plugin/ cni-plugin/
-# ziglang is a C compiler for both architectures. sed: its pin with all hashes, from where it is pinned already.
+# ziglang is a C compiler for both architectures; it opens all of its C library at once, hence ulimit. sed: its pin with
+# all hashes, from where it is pinned already.
 RUN if [ ! -x cni-plugin/bin/amd64/berth ] || [ ! -x cni-plugin/bin/arm64/berth ]; then \
         apt-get update && apt-get install --yes --no-install-recommends make \
         && python3 -m venv /zig \
         && sed -n '/^ziglang==/,/[^\\]$/p' requirements/dev.txt > /zig/requirements.txt \
         && /zig/bin/pip install --no-cache-dir --require-hashes --requirement /zig/requirements.txt \
+        && ulimit -n "$(ulimit -H -n)" \
         && make -C cni-plugin/shim PYTHON=/zig/bin/python; \
     fi
 RUN install -D -m 755 cni-plugin/bin/amd64/berth /shim/amd64/berth \

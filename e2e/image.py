@@ -210,11 +210,11 @@ def _buildah(scratch: Path, context: Path, base: Path, archive: Path) -> None:
     clean = {name: value for name, value in os.environ.items() if not name.startswith("BUILDAH_")}
     log = scratch / "buildah.log"
     with log.open("w") as output:
-        argv = ["buildah", *storage, *build, f"--tag={REFERENCE}", str(context)]
+        argv = ["buildah", *storage, *build, f"--iidfile={scratch / 'id'}", str(context)]
         status = subprocess.run(argv, stdout=output, stderr=subprocess.STDOUT, env=clean | {"TMPDIR": str(scratch)})
     if status.returncode:
         raise BuildError(f"buildah ended with status {status.returncode}:\n{log.read_text()[-4000:]}")
-    push = ["push", "--quiet", f"localhost/{REFERENCE}", f"docker-archive:{fresh}:{REFERENCE}"]
+    push = ["push", "--quiet", (scratch / "id").read_text().strip(), f"docker-archive:{fresh}:{REFERENCE}"]
     run("buildah", *storage, *push, timeout=600)
     fresh.rename(archive)
 
