@@ -99,6 +99,7 @@ def _tell(cluster: Cluster) -> None:
     for node in cluster.nodes.values():
         node.configure_cni(conflist)
     install(cluster)
+    cluster.wait_nodes_ready()
     _step(3, "Two pools, a reservation, and three Deployments of ten Pods")
     _apply_pools(cluster)
     for name in DEPLOYMENTS:
@@ -117,7 +118,7 @@ def _tell(cluster: Cluster) -> None:
     _step(6, "The Pods go, and every address comes back")
     _delete(cluster)
     _step(7, "What the pools say now")
-    console.print(cluster.kubectl("get", "ippools,ipe,rip", "--all-namespaces"))
+    print(cluster.kubectl("get", "ippools,ipe,rip", "--all-namespaces"))
 
 
 def _step(number: int, what: str) -> None:
@@ -127,7 +128,7 @@ def _step(number: int, what: str) -> None:
 def _apply_pools(cluster: Cluster) -> None:
     cluster.kubectl("apply", "-f", "-", stdin=POOLS)
     cluster.kubectl("wait", "ippool", "--all", "--for=condition=Ready", "--timeout=20s")
-    console.print(cluster.kubectl("get", "ippools"))
+    print(cluster.kubectl("get", "ippools"))
 
 
 def _deployment(name: str) -> str:
