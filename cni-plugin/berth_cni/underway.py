@@ -118,7 +118,8 @@ class Tombstones:
         # Rounded so that an ADD of the same tick is the newer one.
         self._raised[attachment] = now - math.ceil(max(0.0, age) * _TICKS)
         self._raised.move_to_end(attachment)
-        while (
+        # What is raised may be too old itself: a DEL that lay in the spool for long.
+        while self._raised and (
             len(self._raised) > _MOST_TOMBSTONES
             or next(iter(self._raised.values())) < now - _TOMBSTONE_SECONDS * _TICKS
         ):
