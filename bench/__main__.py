@@ -3,7 +3,7 @@
     BENCH_PODS=1000 BENCH_NODES=10         how many; the exact pools hold BENCH_PODS addresses
     BENCH_CONTENDERS=host-local,berth,...  which, and in which order (also: host-local-dual)
     BENCH_PHASE_SECONDS=600                a phase that takes longer has failed
-    BENCH_PROFILE=operator|agent           one of them under cProfile (then times mean nothing)
+    BENCH_PROFILE=operator                 or agent (cProfile), api-server (pprof): see bench/profiling.py
     BENCH_KEEP=1                           keep each trial's folder: logs, journals, etcd
     BENCH_RESULTS=bench/results            where the report goes
 
@@ -41,6 +41,9 @@ def main() -> int:
         run = uvloop.run(_run(chosen, console))
     except (BadSettings, NotReady, ClusterError, KubeError) as error:
         print(f"bench: {error}", file=sys.stderr)
+        return 2
+    except ExceptionGroup as group:
+        print(f"bench: {group.exceptions[0]}", file=sys.stderr)
         return 2
     except (KeyboardInterrupt, asyncio.CancelledError):
         print("bench: interrupted; everything it had started is ended", file=sys.stderr)

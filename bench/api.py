@@ -4,10 +4,10 @@ import aiohttp
 import orjson
 
 from berth.kube.client import Client, Object
-from berth.kube.errors import answer
+from berth.kube.errors import Unknown, answer
 
 # One deletecollection of a thousand Pods takes longer than any request of Berth's may.
-COLLECTION_SECONDS = 300.0
+COLLECTION_SECONDS = 600.0
 
 
 class BenchClient(Client):
@@ -21,7 +21,10 @@ class BenchClient(Client):
         body = orjson.dumps({"apiVersion": "v1", "kind": "DeleteOptions", **options})
         headers = {"Content-Type": "application/json", "Accept": "application/json", **self._authorization()}
         timeout = aiohttp.ClientTimeout(total=COLLECTION_SECONDS)
-        async with self._running.delete(path, data=body, headers=headers, timeout=timeout) as response:
-            content = await response.read()
-            if response.status >= 300:
-                raise answer(response.status, "", content[:300].decode("utf-8", "replace"))
+        try:
+            async with self._running.delete(path, data=body, headers=headers, timeout=timeout) as response:
+                status, content = response.status, await response.read()
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise Unknown(f"DELETE {path}: {error or type(error).__name__}") from error
+        if status >= 300:
+            raise answer(status, "", content[:300].decode("utf-8", "replace"))

@@ -13,6 +13,7 @@ from bench.budget import over_budget
 from bench.contenders import Contender
 from bench.fleet import Fleet
 from bench.measure import Gauge
+from bench.profiling import api_profile
 from bench.progress import Progress
 from bench.settings import API_SERVER_FLAGS, CONTROLLER_QPS, Settings
 from bench.workload import NAMESPACE, PodWatch, PoolWatch, Span, Workload, prepare
@@ -86,7 +87,9 @@ class Trial:
 
 
 async def run(contender: Contender, settings: Settings, directory: Path, progress: Progress) -> Trial:
-    options = Options(api_server_flags=API_SERVER_FLAGS, controller_qps=CONTROLLER_QPS)
+    profiled = settings.profile == "api-server"
+    flags = (*API_SERVER_FLAGS, *(("--profiling=true",) if profiled else ()))
+    options = Options(api_server_flags=flags, controller_qps=CONTROLLER_QPS)
     plane = ControlPlane(directory, options=options)
     try:
         progress.phase(contender.title, "control plane")
@@ -159,6 +162,9 @@ class _Run:
 
     async def _phase(self, name: str, do: Callable[[], Awaitable[Span]]) -> None:
         before = await asyncio.to_thread(self._gauge.read)
+        if self._settings.profile == "api-server":
+            output = self._plane.directory / "logs" / f"api-server-{name}.pprof"
+            api_profile(self._plane.url, self._gauge.tls, output)
         span = await do()
         await self._rest()
         counted = (await asyncio.to_thread(self._gauge.read)).since(before)

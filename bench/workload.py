@@ -132,9 +132,7 @@ class Workload:
         """All Pods deleted by one call; the Deployments make others at once."""
         before = set(self._pods.pods)
         span = self._begin(lambda: len(self._pods.running - before))
-        calling = asyncio.ensure_future(self._delete_all(PODS, gracePeriodSeconds=GRACE_SECONDS))
-        await self._pods.until(span, self.count, self._settings.pods, self._settings.phase_seconds)
-        await calling
+        await self._delete_pods(span, self._settings.pods)
         return span
 
     async def empty(self) -> Span:
@@ -145,10 +143,13 @@ class Workload:
         replica_sets = REPLICA_SETS.path(namespace=NAMESPACE)
         while (await self._api.list(replica_sets, metadata=True)).items:  # noqa: ASYNC110 - the collector deletes them
             await asyncio.sleep(0.05)
-        calling = asyncio.ensure_future(self._delete_all(PODS, gracePeriodSeconds=GRACE_SECONDS))
-        await self._pods.until(span, self.count, 0, self._settings.phase_seconds)
-        await calling
+        await self._delete_pods(span, 0)
         return span
+
+    async def _delete_pods(self, span: Span, wanted: int) -> None:
+        async with asyncio.TaskGroup() as calls:
+            calls.create_task(self._delete_all(PODS, gracePeriodSeconds=GRACE_SECONDS))
+            await self._pods.until(span, self.count, wanted, self._settings.phase_seconds)
 
     def _begin(self, count: Callable[[], int]) -> Span:
         self.count = count
