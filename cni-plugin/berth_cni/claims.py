@@ -33,7 +33,13 @@ class Claims:
         return len(self._held)
 
     def of(self, attachment: Attachment) -> list[Held]:
-        return [held for held in self._held.values() if held.attachment == attachment]
+        container = attachment.container
+        return [
+            held
+            for held in self._held.values()
+            # All are looked at: the comparison of two strings is done before that of two attachments.
+            if held.attachment.container == container and held.attachment == attachment
+        ]
 
     def in_network(self, network: str) -> list[Held]:
         return [held for held in self._held.values() if held.attachment.network == network]

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import uvloop
 
+import berth_cni.lean  # noqa: F401  (before all that imports aiohttp)
 from berth.kube.client import Client
 from berth.kube.config import Access, load
 from berth.kube.errors import BadConfiguration
