@@ -62,6 +62,8 @@ class Book:
         self._wake, self._urgent, self._written = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._recheck = False
+        self._writing = False
+        self._shown = 0
         self._epoch = 0  # raised whenever memory is thrown away: an answer of an earlier epoch says nothing
         self.absorb(item)
 
@@ -118,6 +120,22 @@ class Book:
         if (self.ledger is not None and self.ledger.urgent) or self.standing != self._stated:
             self._urgent.set()
 
+    def shown(self, version: int) -> None:
+        """A watch shows this version. One that is neither what was read nor what we wrote is somebody else's: a person's
+        spec, a rival's ledger, or a write of a leader before us that came late."""
+        self._shown = max(self._shown, version)
+        self.look_again()
+
+    def look_again(self) -> None:
+        """Unless a write is under way, which tells; or the ledger is about to be read."""
+        if self._shown > int(self.version) and not self._writing and self._readable:
+            self.recheck()
+
+    @property
+    def _readable(self) -> bool:
+        """Its ledger is read, or cannot be."""
+        return self.ledger is not None or self.standing is not UNDECIDED
+
     def recheck(self) -> None:
         """Someone has changed the object: read it between two writes, when nothing of ours is under way."""
         self._recheck = True
@@ -162,6 +180,7 @@ class Book:
                     await self._lost(self)
                 else:
                     await self._write()
+                self.look_again()
 
     def _to_write(self) -> bool:
         if self.standing is UNDECIDED:
@@ -180,6 +199,7 @@ class Book:
             return
         image = ledger.draft() if ledger is not None else None
         path = POOLS.path(self.name, sub="status")
+        self._writing = True
         try:
             written = await self._api.replace(path, self._body(image, standing))
         except (Conflict, Unknown, NotFound) as error:
@@ -193,10 +213,13 @@ class Book:
             if epoch == self._epoch:
                 await self._lost(self)
             return
+        finally:
+            self._writing = False
         if epoch != self._epoch:
             return
         self.version = written["metadata"]["resourceVersion"]
-        self.status = IPPoolStatus.model_validate({"conditions": written["status"]["conditions"]})
+        conditions = tuple(Condition.model_validate(each) for each in written["status"]["conditions"])
+        self.status = self.status.model_copy(update={"conditions": conditions})
         self._stated = standing
         self._written.set()
         if ledger is not None and image is not None:

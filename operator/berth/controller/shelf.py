@@ -11,12 +11,12 @@ each writes before it reads, so at least one sees the other.
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from typing import Any
 
 from pydantic import ValidationError
 
-from berth.api.ippool import IPPoolSpec
+from berth.api.ippool import IPPoolSpec, IPPoolStatus
 from berth.controller.allocator import Allocator
 from berth.controller.book import UNDECIDED, Book, Standing
 from berth.controller.metrics import METRICS
@@ -25,6 +25,7 @@ from berth.core.overlap import Contender, conflicts, shared
 from berth.core.pool import BadField, Pool
 from berth.core.ranges import Family, Ranges
 from berth.core.reasons import Reason
+from berth.core.settled import Settled
 from berth.kube.client import Api, Listing, Object
 from berth.kube.errors import KubeError, NotFound
 from berth.kube.resources import ENDPOINTS, POOLS
@@ -51,6 +52,7 @@ class Shelf:
         self.reserved: dict[str, dict[Family, Ranges]] = {}
         self.doubt: Doubts = lambda pool, addresses: None
         self._to_load: set[str] = set()
+        self._straying: set[str] = set()  # pools of which addresses are held that they do not hand out any more
         self._load_wanted, self._promotion_wanted = asyncio.Event(), asyncio.Event()
 
     @property
@@ -68,9 +70,7 @@ class Shelf:
                 self._remove(book)
             self._add(item)
             return
-        changed = meta["generation"] != book.meta.generation or book.terminating != ("deletionTimestamp" in meta)
-        if changed and int(meta["resourceVersion"]) > int(book.version):
-            book.recheck()
+        book.shown(int(meta["resourceVersion"]))
 
     def pool_gone(self, item: Object) -> None:
         book = self._books.get(item["metadata"]["name"])
@@ -97,7 +97,7 @@ class Shelf:
         }
 
     def _add(self, item: Object) -> None:
-        book = _open_book(self._api, item, self._allocator, self.lost)
+        book = _open_book(self._api, item, self._accepted, self.lost)
         if book is None:
             return
         self._books[book.name] = book
@@ -211,14 +211,21 @@ class Shelf:
                 continue
             ledger = Ledger(image, book.allowed(withheld), book.pool.reuse_delay)
             doubts = self._allocator.attach(book, ledger)
+            book.look_again()
             if doubts:
                 self.doubt(book.name, doubts)
         self.judge()
+
+    def _accepted(self, book: Book, granted: list[tuple[str, int]]) -> None:
+        self._allocator.accepted(book, granted)
+        if book.name in self._straying:
+            self.judge()
 
     # --- who serves --------------------------------------------------------------------------------------------------
 
     def judge(self) -> None:
         """Decide for all pools who may serve; those that may and do not yet are promoted."""
+        self._straying = {book.name for book in self._books.values() if _strays(book)}
         lost = conflicts(filter(None, (_contender(book) for book in self._books.values())))
         for book in self._books.values():
             standing = self._standing(book)
@@ -289,7 +296,7 @@ class Shelf:
         for task in unfinished:
             task.cancel()
             self._promotion_wanted.set()
-        rivals = [each for item in (await self._api.list(POOLS.path())).items if (each := _ready(item)) is not None]
+        rivals = [each for item in (await self._api.list(POOLS.path())).items if (each := _rival(item)) is not None]
         for book in candidates:
             own = _contender(book)
             if own is None or book.standing != SERVING or not book.ready_in_api():
@@ -305,10 +312,13 @@ class Shelf:
 
 
 def _open_book(
-    api: Api, item: Object, allocator: Allocator, lost: Callable[[Book], Coroutine[Any, Any, None]]
+    api: Api,
+    item: Object,
+    accepted: Callable[[Book, list[tuple[str, int]]], None],
+    lost: Callable[[Book], Coroutine[Any, Any, None]],
 ) -> Book | None:
     try:
-        return Book(api, item, accepted=allocator.accepted, lost=lost)
+        return Book(api, item, accepted=accepted, lost=lost)
     except ValidationError as error:
         log.error("pool not understood", extra={"pool": item["metadata"]["name"], "why": str(error)})
         return None
@@ -322,21 +332,40 @@ def _contender(book: Book) -> Contender | None:
         book.name,
         book.meta.uid,
         book.pool.family,
-        book.pool.offered,
+        book.pool.offered.union(_strays(book)),
         book.meta.creation_timestamp,
         incumbent=book.serving or book.ready_in_api(),
         in_use=held,
     )
 
 
-def _ready(item: Object) -> Contender | None:
-    """A pool that is Ready for its present spec, as just read."""
+def _strays(book: Book) -> Ranges:
+    """What is held of a pool and it does not hand out any more: no other pool may hand it out either."""
+    if isinstance(book.pool, BadField) or book.ledger is None:
+        return Ranges()
+    counts = book.ledger.counts
+    if counts.total - counts.available == counts.allocated:
+        return Ranges()
+    return _outside(book.pool.offered, book.ledger.held())
+
+
+def _outside(offered: Ranges, held: Iterable[int]) -> Ranges:
+    return Ranges.of((address, address) for address in held if address not in offered)
+
+
+def _rival(item: Object) -> Contender | None:
+    """What a pool, as just read, hands out (if it is Ready for its present spec) and what is held of it."""
     meta = item["metadata"]
-    conditions = (item.get("status") or {}).get("conditions") or []
-    ready = next((each for each in conditions if each["type"] == "Ready"), None)
-    if ready is None or ready["status"] != "True" or ready.get("observedGeneration") != meta["generation"]:
-        return None
     pool = IPPoolSpec.model_validate(item["spec"]).to_core(meta["name"])
     if isinstance(pool, BadField):
         return None
-    return Contender(meta["name"], meta["uid"], pool.family, pool.offered, meta["creationTimestamp"], incumbent=True)
+    status = IPPoolStatus.model_validate(item.get("status") or {})
+    ready = next((each for each in status.conditions if each.type == "Ready"), None)
+    serves = ready is not None and ready.status == "True" and ready.observed_generation == meta["generation"]
+    image = status.ledger.to_core(pool.family)
+    # Of a ledger that cannot be read nothing is known: all of it may be held.
+    held = (
+        pool.offered if isinstance(image, BadField) else _outside(Ranges(), [*image.pending, *Settled(image.settled)])
+    )
+    taken = held.union(pool.offered) if serves else held
+    return Contender(meta["name"], meta["uid"], pool.family, taken, meta["creationTimestamp"], incumbent=serves)
