@@ -327,4 +327,4 @@ class LedgerMachine(RuleBasedStateMachine):
 
 
 TestLedgerMachine = LedgerMachine.TestCase
-TestLedgerMachine.settings = settings(max_examples=min(10 * settings().max_examples, 5000))  # the heart of it
+TestLedgerMachine.settings = settings(max_examples=min(10 * settings().max_examples, 2000))  # the heart of it
