@@ -97,6 +97,10 @@ class Book:
         """Ready is True, for the spec as it is now."""
         return self._stated is not None and self._stated.ready
 
+    @property
+    def counts_in_api(self) -> dict[str, int | str | None]:
+        return {"total": self.status.total, "allocated": self.status.allocated, "available": self.status.available}
+
     def image(self, family: Family) -> Image | BadField:
         return self.status.ledger.to_core(family)
 

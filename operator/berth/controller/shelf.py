@@ -16,7 +16,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from berth.api.ippool import IPPoolSpec, IPPoolStatus
+from berth.api.ippool import IPPoolSpec, IPPoolStatus, write_counts
 from berth.controller.allocator import Allocator
 from berth.controller.book import UNDECIDED, Book, Standing
 from berth.controller.metrics import METRICS
@@ -211,6 +211,8 @@ class Shelf:
                 continue
             ledger = Ledger(image, book.allowed(withheld), book.pool.reuse_delay)
             doubts = self._allocator.attach(book, ledger)
+            if write_counts(ledger.counts) != book.counts_in_api:
+                ledger.rewrite()  # reservations have come or gone while nobody led
             book.look_again()
             if doubts:
                 self.doubt(book.name, doubts)

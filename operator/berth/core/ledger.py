@@ -242,6 +242,10 @@ class Ledger:
         self._in_flight = None
         self._dirty = True
 
+    def rewrite(self) -> None:
+        """What the API says beside the ledger (its counts) is out of date."""
+        self._dirty = True
+
     # --- inside ----------------------------------------------------------------------------------------------------
 
     def _forget_pending(self, address: int) -> None:
