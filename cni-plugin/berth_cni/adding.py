@@ -31,6 +31,10 @@ from berth_cni.underway import Underway
 # Below the shim's 65 s and far below the four minutes that a kubelet gives a sandbox.
 ADD_SECONDS = 55.0
 
+# A claim whose Pod is gone or has finished may be taken off 10 s after it was made: what took longer than this, with a
+# watch that may be behind, is read again before anybody is told of the address.
+_FRESH_SECONDS = 5.0
+
 _SHORTEST_PAUSE = 0.1
 _LONGEST_PAUSE = 2.0
 _CODES = {
@@ -74,6 +78,7 @@ class Adder:
         await self._releaser.promise(call.attachment)
 
     async def _claim(self, call: Add, underway: Underway, stake: Stake) -> Held | CniError:
+        began = asyncio.get_running_loop().time()
         if not self._claims.synced.is_set():
             stake.waits_for = "the Endpoints of this node could not be read: does the API server answer?"
             await underway.until(asyncio.ensure_future(self._claims.synced.wait()))
@@ -93,7 +98,22 @@ class Adder:
         if not decided.confirmed:
             stake.made = True  # whoever made it: a claim that was refused is of no use
             return _refused(decided)
+        if asyncio.get_running_loop().time() - began > _FRESH_SECONDS and not await self._stands(decided, underway):
+            return CniError(TRY_LATER, f"Endpoint {staked.namespace}/{staked.name} was deleted by somebody meanwhile")
         return decided
+
+    async def _stands(self, held: Held, underway: Underway) -> bool:
+        """Whether it is there, read live."""
+        pause = _SHORTEST_PAUSE
+        while not underway.abandoned:
+            try:
+                return read(await self._api.get(held.path)).uid == held.uid
+            except NotFound:
+                return False
+            except KubeError:
+                await underway.pause(pause)
+                pause = min(_LONGEST_PAUSE, pause * 2)
+        return False
 
     async def _stake(self, call: Add, underway: Underway, stake: Stake) -> Held | CniError:
         """Creates the Endpoint, or takes over the one that this Pod has."""
