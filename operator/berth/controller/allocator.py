@@ -17,9 +17,10 @@ from berth.controller.surroundings import Life, World
 from berth.controller.waiting import WaitingLines
 from berth.core.claim import Claim
 from berth.core.granting import Granted, Waiting, grant
-from berth.core.ledger import Ledger
+from berth.core.ledger import Contested, Ledger
 from berth.core.pool import Pool
 from berth.core.ranges import Family
+from berth.core.reasons import Reason
 from berth.core.selection import Choice, Offer, Refused, choose
 
 log = logging.getLogger(__name__)
@@ -79,8 +80,24 @@ class Allocator:
             return
         book = self.books.get(berth[0])
         if book is not None and book.ledger is not None:
-            book.ledger.settle(berth[1], claim.uid)
+            contested = book.ledger.settle(berth[1], claim.uid)
             book.touch()
+            if contested is not None:
+                self._contest(book, contested)
+
+    def _contest(self, book: Book, contested: Contested) -> None:
+        """The ledger had promised the address to another claim (a restored backup can do that): it gets a new one."""
+        log.error(
+            "an address was granted that an Endpoint holds",
+            extra={"pool": book.name, "address": contested.address, "claim": contested.claim},
+        )
+        self._complete.discard(contested.claim)
+        pools = self._pending.get(contested.claim, {})
+        pools.pop(book.name, None)
+        if not pools:
+            self._pending.pop(contested.claim, None)
+        self._postponed.add(contested.claim)
+        asyncio.get_running_loop().call_soon(self.consider, contested.claim)
 
     def gone(self, seen: Seen) -> None:
         claim = seen.claim
@@ -152,8 +169,8 @@ class Allocator:
                 self._pending.setdefault(claim, {})[book.name] = address
         book.ledger = ledger
         for berth, claim in self._holders.items():
-            if berth[0] == book.name:
-                ledger.settle(berth[1], claim)
+            if berth[0] == book.name and (contested := ledger.settle(berth[1], claim)) is not None:
+                self._contest(book, contested)
         kept = self.kept()
         return {
             address
@@ -330,8 +347,11 @@ class Allocator:
         """Tell those who wait in vain: more of them than addresses on their way back."""
         now = self._clock()
         for pools, line in self.waiting.lines():
-            if any(ledger.counts.available for name in pools if (ledger := self.books[name].ledger) is not None):
-                continue
+            exhausted = self.waiting.waiter(line[0]).refusal.reason is Reason.POOL_EXHAUSTED
+            if exhausted and any(
+                ledger.counts.available for name in pools if (ledger := self.books[name].ledger) is not None
+            ):
+                continue  # the next batch is full, no more
             returning = self._returning(pools)
             for claim in line[returning:]:
                 waiter = self.waiting.waiter(claim)
