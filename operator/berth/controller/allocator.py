@@ -241,8 +241,10 @@ class Allocator:
 
     def _open(self, pool: Pool, uid: str) -> bool:
         """A pool that is read, and serves or has granted to this claim already: no address is ever taken back."""
-        book = self.books[pool.name]
-        return book.ledger is not None and (book.serving or book.ledger.granted_to(uid) is not None)
+        book = self.books.get(pool.name)
+        return (
+            book is not None and book.ledger is not None and (book.serving or book.ledger.granted_to(uid) is not None)
+        )
 
     def _choice(self, claim: Claim) -> tuple[Claim, Choice] | Refused:
         # One kept because its Pod reports it has no network: the Pod's status names the interface alone.
@@ -348,15 +350,18 @@ class Allocator:
         now = self._clock()
         for pools, line in self.waiting.lines():
             exhausted = self.waiting.waiter(line[0]).refusal.reason is Reason.POOL_EXHAUSTED
-            if exhausted and any(
-                ledger.counts.available for name in pools if (ledger := self.books[name].ledger) is not None
-            ):
+            if exhausted and self._available(pools):
                 continue  # the next batch is full, no more
             returning = self._returning(pools)
             for claim in line[returning:]:
                 waiter = self.waiting.waiter(claim)
                 if now - waiter.since >= PATIENCE_SECONDS:
                     self._refuse(claim, waiter.refusal)
+
+    def _available(self, pools: tuple[str, ...]) -> int:
+        """Free addresses of these pools."""
+        ledgers = (book.ledger for name in pools if (book := self.books.get(name)) is not None)
+        return sum(ledger.counts.available for ledger in ledgers if ledger is not None)
 
     def _returning(self, pools: tuple[str, ...]) -> int:
         """Addresses of these pools whose Pods are on their way out."""
