@@ -13,15 +13,16 @@ from berth.api.endpoint import write_addresses
 from berth.controller.book import Book
 from berth.controller.claims import Berth, ClaimView, Seen
 from berth.controller.metrics import METRICS
-from berth.controller.surroundings import Life, World
+from berth.controller.surroundings import Life, Live, World
 from berth.controller.waiting import WaitingLines
-from berth.core.claim import Claim
+from berth.core.claim import Claim, Surroundings
 from berth.core.granting import Granted, Waiting, grant
 from berth.core.ledger import Contested, Ledger
 from berth.core.pool import Pool
 from berth.core.ranges import Family
 from berth.core.reasons import Reason
-from berth.core.selection import Choice, Offer, Refused, choose
+from berth.core.request import decide
+from berth.core.selection import Choice, Offer, Refused
 
 log = logging.getLogger(__name__)
 
@@ -36,11 +37,18 @@ class Allocator:
     """All state of a leader. Made anew for each term: nothing is carried over."""
 
     def __init__(
-        self, clock: Callable[[], float], write: Callable[[str], None], suspect: Callable[[Seen], None]
+        self,
+        clock: Callable[[], float],
+        write: Callable[[str], None],
+        suspect: Callable[[Seen], None],
+        look: Callable[[Claim], None],
+        complain: Callable[[Claim, Refused], None],
     ) -> None:
         self._clock = clock
         self._write = write  # the scribe: write this claim's status
         self._suspect = suspect  # the reclaimer: this claim's Pod is not in sight
+        self._look = look  # the looker: read what is around this claim
+        self._complain = complain  # the herald: annotations ask for what cannot be
         self.world = World(self._parted)
         self.claims = ClaimView(self)
         self.books: dict[str, Book] = {}
@@ -69,6 +77,7 @@ class Allocator:
         self.refusals.pop(claim.uid, None)
         self._pending.pop(claim.uid, None)
         self._complete.discard(claim.uid)
+        self.world.live.pop(claim.uid, None)
         for holding in claim.holdings:
             self._hold(claim, (holding.pool, holding.address))
 
@@ -105,6 +114,7 @@ class Allocator:
         self.refusals.pop(claim.uid, None)
         self._postponed.discard(claim.uid)
         self._complete.discard(claim.uid)
+        self.world.live.pop(claim.uid, None)
         for name in self._pending.pop(claim.uid, ()):
             book = self.books.get(name)
             if book is not None and book.ledger is not None:
@@ -217,8 +227,11 @@ class Allocator:
         seen = self.claims.get(uid)
         if seen is None or seen.claim.confirmed:
             return
-        claim = seen.claim
-        chosen = self._choice(claim)
+        claim, around = seen.claim, self.world.around(seen.claim)
+        if around is None:
+            self._look(claim)
+            return
+        chosen = self._choice(claim, around)
         if isinstance(chosen, Refused):
             self.waiting.leave(uid)
             self._refuse(uid, chosen)
@@ -234,10 +247,16 @@ class Allocator:
             case Granted(addresses):
                 self._grant(uid, addresses)
             case Waiting() as waiting:
-                self.waiting.join(uid, waiting, self._clock(), alone=bool(claim.wanted))
+                self.waiting.join(uid, waiting, self._clock(), alone=bool(claim.wanted or claim.among))
             case Refused() as refused:
                 self.waiting.leave(uid)
                 self._refuse(uid, refused)
+
+    def looked(self, uid: str, live: Live) -> None:
+        """What is around a claim (one that there is) was read: it can be decided."""
+        self.world.live[uid] = live
+        self.consider(uid)
+        self.drain()
 
     def _open(self, pool: Pool, uid: str) -> bool:
         """A pool that is read, and serves or has granted to this claim already: no address is ever taken back."""
@@ -246,12 +265,12 @@ class Allocator:
             book is not None and book.ledger is not None and (book.serving or book.ledger.granted_to(uid) is not None)
         )
 
-    def _choice(self, claim: Claim) -> tuple[Claim, Choice] | Refused:
-        # One kept because its Pod reports it has no network: the Pod's status names the interface alone.
+    def _choice(self, claim: Claim, around: Surroundings) -> tuple[Claim, Choice] | Refused:
+        # One kept because its Pod reports it has no network: the status names the interface alone.
         for attachment in (claim.attachment, (claim.pod_uid, "", claim.interface)):
             if attachment in self._kept:
-                return self._regain(claim, attachment)
-        choice = choose(claim, self.world.around(claim), self.offers)
+                return self._regain(claim, around, attachment)
+        claim, choice = decide(claim, around, self.offers)
         pending = self._pending.get(claim.uid)
         if pending is not None:
             # What is granted stays, whatever the pools have become since.
@@ -261,7 +280,7 @@ class Allocator:
             return claim, Choice(candidates)
         return choice if isinstance(choice, Refused) else (claim, choice)
 
-    def _regain(self, claim: Claim, attachment: Attachment) -> tuple[Claim, Choice] | Refused:
+    def _regain(self, claim: Claim, around: Surroundings, attachment: Attachment) -> tuple[Claim, Choice] | Refused:
         """The same attachment claims anew (its sandbox was made again): what it had is granted to it again, where its
         pools still hand it out. Families of which nothing was kept are chosen as for any claim."""
         kept = {
@@ -269,7 +288,7 @@ class Allocator:
             for name, address in self._kept[attachment]
             if name in self.offers and self._hands_out(name, address)
         }
-        choice = choose(claim, self.world.around(claim), self.offers)
+        claim, choice = decide(claim, around, self.offers)
         if isinstance(choice, Refused) and (not kept or not kept.keys() >= _families(claim)):
             return choice
         candidates = {} if isinstance(choice, Refused) else dict(choice.candidates)
@@ -303,6 +322,8 @@ class Allocator:
             self.refusals[uid] = refused
             METRICS.refusals.labels(refused.reason.value).inc()
             self._write(uid)
+            if (seen := self.claims.get(uid)) is not None and self.world.annotated(seen.claim):
+                self._complain(seen.claim, refused)
 
     def _confirmable(self, uid: str) -> bool:
         """Every address granted to it stands in the API's own ledger."""

@@ -1,14 +1,16 @@
-"""What the operator knows of Pods, nodes and namespaces: their labels, and whether a Pod is alive.
+"""What the operator knows of Pods, nodes and namespaces: labels, annotations of ours, and whether a Pod is alive.
 
 Metadata alone is followed, and of Pods only those that have not finished: a Pod that succeeds or fails leaves this view
-as if it were deleted. It is a watch's view and may be late; nothing is freed by it without a live read.
+as if it were deleted. It is a watch's view and may be late; nothing is freed by it without a live read, and
+nothing is decided without one for a claim whose Pod, namespace or node it does not show.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from enum import Enum
 
 from berth.core.claim import Claim, Surroundings
+from berth.core.request import PREFIX
 from berth.kube.client import Change, Listing, Object
 
 UNFINISHED = {"fieldSelector": "status.phase!=Succeeded,status.phase!=Failed"}
@@ -22,11 +24,41 @@ class Life(Enum):
     UNKNOWN = "unknown"  # gone, finished, or not seen yet
 
 
+NOTHING: Mapping[str, str] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Described:
+    """What selectors and choices ask of a Pod, a namespace or a node. `owner`: the kind of its controller."""
+
+    labels: Mapping[str, str] = field(default_factory=dict)
+    annotations: Mapping[str, str] = field(default_factory=dict)
+    owner: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Live:
+    """What was read live for one claim, since it was in no view. What is not there describes nothing."""
+
+    pod: Described = Described()
+    namespace: Described = Described()
+    node: Described = Described()
+
+
+def describe(item: Object) -> Described:
+    meta = item["metadata"]
+    written = meta.get("annotations")
+    # Most have none of ours: those share one empty mapping.
+    ours = {key: text for key, text in written.items() if key.startswith(PREFIX)} if written else NOTHING
+    owner = next((each["kind"] for each in meta.get("ownerReferences") or () if each.get("controller")), "")
+    return Described(meta.get("labels") or NOTHING, ours or NOTHING, owner)
+
+
 @dataclass(slots=True)
 class PodSeen:
     namespace: str
     name: str
-    labels: dict[str, str]
+    described: Described
     leaving: bool
 
 
@@ -61,7 +93,7 @@ class PodView:
         meta = item["metadata"]
         uid, leaving = meta["uid"], "deletionTimestamp" in meta
         before = self.pods.get(uid)
-        self.pods[uid] = PodSeen(meta["namespace"], meta["name"], meta.get("labels") or {}, leaving)
+        self.pods[uid] = PodSeen(meta["namespace"], meta["name"], describe(item), leaving)
         if leaving and (before is None or not before.leaving):
             self.leaving.add(uid)
             self._parted(uid)
@@ -72,35 +104,48 @@ class PodView:
             self._parted(uid)
 
 
-class LabelView:
-    """A follower that keeps the labels of each object by name."""
+class DescriptionView:
+    """A follower that keeps the description of each object by name."""
 
     def __init__(self) -> None:
-        self.labels: dict[str, dict[str, str]] = {}
+        self.described: dict[str, Described] = {}
 
     def replaced(self, listing: Listing) -> None:
-        self.labels = {item["metadata"]["name"]: item["metadata"].get("labels") or {} for item in listing.items}
+        self.described = {item["metadata"]["name"]: describe(item) for item in listing.items}
 
     def changed(self, change: Change) -> None:
-        meta = change.object["metadata"]
+        name = change.object["metadata"]["name"]
         if change.kind == "DELETED":
-            self.labels.pop(meta["name"], None)
+            self.described.pop(name, None)
         else:
-            self.labels[meta["name"]] = meta.get("labels") or {}
+            self.described[name] = describe(change.object)
 
 
 class World:
-    """All three views."""
+    """All three views, and beside them what was read live for claims that came before their Pod was seen."""
 
     def __init__(self, parted: Callable[[str], None]) -> None:
         self.pods = PodView(parted)
-        self.nodes = LabelView()
-        self.namespaces = LabelView()
+        self.nodes = DescriptionView()
+        self.namespaces = DescriptionView()
+        self.live: dict[str, Live] = {}  # by claim
 
-    def around(self, claim: Claim) -> Surroundings:
-        pod = self.pods.pods.get(claim.pod_uid)
+    def around(self, claim: Claim) -> Surroundings | None:
+        """None: some of it is in no view yet and has to be read."""
+        seen = self.pods.pods.get(claim.pod_uid)
+        pod = None if seen is None else seen.described
+        namespace = self.namespaces.described.get(claim.namespace)
+        node = self.nodes.described.get(claim.node)
+        if pod is None or namespace is None or node is None:
+            live = self.live.get(claim.uid)
+            if live is None:
+                return None
+            pod, namespace, node = pod or live.pod, namespace or live.namespace, node or live.node
         return Surroundings(
-            pod.labels if pod is not None else {},
-            self.namespaces.labels.get(claim.namespace, {}),
-            self.nodes.labels.get(claim.node, {}),
+            pod.labels, namespace.labels, node.labels, pod.annotations, namespace.annotations, pod.owner
         )
+
+    def annotated(self, claim: Claim) -> bool:
+        """Its Pod or its namespace has a say in what it gets."""
+        around = self.around(claim)
+        return around is not None and bool(around.pod_annotations or around.namespace_annotations)

@@ -10,6 +10,8 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from berth.controller.allocator import Allocator
+from berth.controller.herald import Herald
+from berth.controller.looker import Looker
 from berth.controller.reclaimer import Reclaimer
 from berth.controller.reservations import Reservations
 from berth.controller.scribe import Scribe
@@ -32,7 +34,10 @@ class Term:
         self._api = api
         self._scribe = Scribe(api)
         self._reclaimer = Reclaimer(api, clock)
-        self.allocator = Allocator(clock, self._scribe.write, self._reclaimer.suspect)
+        self._looker, self._herald = Looker(api), Herald(api)
+        self.allocator = Allocator(
+            clock, self._scribe.write, self._reclaimer.suspect, self._looker.look, self._herald.complain
+        )
         self._shelf: Shelf | None = None
         self._reservations: Reservations | None = None
         self._early: list[Callable[[], None]] = []  # events that came before our own first reading was done
@@ -61,6 +66,8 @@ class Term:
             tasks.create_task(shelf.run())
             tasks.create_task(reservations.run())
             tasks.create_task(self._scribe.run(self.allocator))
+            tasks.create_task(self._looker.run(self.allocator))
+            tasks.create_task(self._herald.run())
             tasks.create_task(self._reclaimer.run(self.allocator))
             tasks.create_task(self._lose_patience())
 

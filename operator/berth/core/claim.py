@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from berth.core.ranges import Family
+from berth.core.ranges import Family, Ranges
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +20,7 @@ class Claim:
     """An Endpoint, as far as deciding needs it. `uid` is the Endpoint's own: the ledger's pending names it.
 
     `pools`: the pools asked for, by family, in order; empty means the default pools decide. `families`: those asked
-    for; empty means whatever the pools give. `wanted`: at most one address of each family.
+    for; empty means whatever the pools give. `wanted`: at most one address of each family. `among`: any of these.
     """
 
     uid: str
@@ -35,6 +35,7 @@ class Claim:
     pools: Mapping[Family, tuple[str, ...]] = field(default_factory=dict)
     families: frozenset[Family] = frozenset()
     wanted: Mapping[Family, int] = field(default_factory=dict)
+    among: Mapping[Family, Ranges] = field(default_factory=dict)
     holdings: tuple[Holding, ...] = ()
 
     @property
@@ -49,8 +50,12 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What pools may ask about a claim besides itself: labels of its Pod, its namespace, its node."""
+    """What is known of a claim besides itself: labels of its Pod, its namespace, its node; of the first two also the
+    annotations with our prefix. `owner`: the kind of the Pod's controller."""
 
     pod_labels: Mapping[str, str] = field(default_factory=dict)
     namespace_labels: Mapping[str, str] = field(default_factory=dict)
     node_labels: Mapping[str, str] = field(default_factory=dict)
+    pod_annotations: Mapping[str, str] = field(default_factory=dict)
+    namespace_annotations: Mapping[str, str] = field(default_factory=dict)
+    owner: str = ""

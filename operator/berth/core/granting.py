@@ -32,6 +32,9 @@ class Waiting:
 
 def grant(claim: Claim, choice: Choice, ledgers: Mapping[str, Ledger], now: float) -> Granted | Waiting | Refused:
     found: list[tuple[Pool, Free | Already]] = []
+    for family in sorted({*claim.wanted, *claim.among} - choice.candidates.keys()):
+        asked = f"{_asked(claim, family)} is asked for, and no {family} pool"
+        return Refused(Reason.ADDRESS_OUTSIDE, f"{asked}: name one that hands it out")
     for family, pools in choice.candidates.items():
         answer = _find(claim, family, pools, ledgers, now)
         if not isinstance(answer, tuple):
@@ -49,11 +52,11 @@ def _find(
     for pool in pools:
         if (held := ledgers[pool.name].granted_to(claim.uid)) is not None:
             return pool, Already(held)
-    wanted = claim.wanted.get(family)
+    wanted, among = claim.wanted.get(family), claim.among.get(family)
     names = ", ".join(pool.name for pool in pools)
     taken = False
     for pool in pools:
-        match ledgers[pool.name].find(claim.uid, now, wanted):
+        match ledgers[pool.name].find(claim.uid, now, wanted, among):
             case Free() if ledgers[pool.name].full:
                 # There is an address, only not in this write: no reason to go to the next pool, still less to refuse.
                 return Waiting(
@@ -65,11 +68,11 @@ def _find(
                 )
             case Free() | Already() as free:
                 return pool, free
-            case Taken():
+            case Taken() | Exhausted():
                 taken = True
-            case Outside() | Exhausted():
+            case Outside():
                 pass
-    if wanted is None:
+    if wanted is None and among is None:
         total = sum(ledgers[pool.name].counts.total for pool in pools)
         return Waiting(
             tuple(pool.name for pool in pools),
@@ -78,10 +81,16 @@ def _find(
                 f"pool {names} has no free {family} address ({total} in all): add ips, or delete Pods",
             ),
         )
-    text = format_address(family, wanted)
-    if taken:
-        return Waiting(
-            tuple(pool.name for pool in pools),
-            Refused(Reason.ADDRESS_TAKEN, f"{text} of pool {names} is held"),
-        )
-    return Refused(Reason.ADDRESS_OUTSIDE, f"{text} is none of the addresses that pool {names} hands out")
+    text = _asked(claim, family)
+    if not taken:
+        return Refused(Reason.ADDRESS_OUTSIDE, f"{text}: none of the addresses that pool {names} hands out")
+    why = f"{text} of pool {names} is held"
+    if wanted is None:
+        why = f"{text}: every address of these that pool {names} hands out is held"
+    return Waiting(tuple(pool.name for pool in pools), Refused(Reason.ADDRESS_TAKEN, why))
+
+
+def _asked(claim: Claim, family: Family) -> str:
+    """The address, or the range, that this claim asks for."""
+    wanted = claim.wanted.get(family)
+    return format_address(family, wanted) if wanted is not None else claim.among[family].format(family)

@@ -148,20 +148,39 @@ class Ledger:
 
     # --- granting --------------------------------------------------------------------------------------------------
 
-    def find(self, claim: str, now: float, wanted: int | None = None) -> Found:
-        """Which address this claim would get; nothing is changed. Order: first freed, first reused, once its cool-down
-        is over; then the lowest never used; then, when nothing else is left, the first freed all the same."""
+    def find(self, claim: str, now: float, wanted: int | None = None, among: Ranges | None = None) -> Found:
+        """Which address this claim would get (`wanted`: that or none; `among`: one of these or none); nothing is
+        changed. Order: first freed, first reused, once its cool-down is over; then the lowest never used; then, when
+        nothing else is left, the first freed all the same."""
         if (held := self._granted.get(claim)) is not None:
             return Already(held) if wanted in (None, held) else Taken(wanted)
         if wanted is not None:
             if wanted not in self._allowed:
                 return Outside(wanted)
             return Taken(wanted) if self.holds(wanted) else Free(wanted)
+        if among is not None:
+            return self._find_among(among, now)
         oldest = next(iter(self._cooling.items()), None)
         if oldest is not None and oldest[1] + self.reuse_delay <= now:
             return Free(oldest[0])
         if (fresh := self._fresh()) is not None:
             return Free(fresh)
+        return Free(oldest[0]) if oldest is not None else Exhausted()
+
+    def _find_among(self, among: Ranges, now: float) -> Found:
+        """As above, in a part of the pool. It is walked: who names a range names one that is small, or mostly free."""
+        part = self._allowed.intersect(among)
+        if not part:
+            return Outside(among.runs[0][0])
+        oldest = next((freed for freed in self._cooling.items() if freed[0] in part), None)
+        if oldest is not None and oldest[1] + self.reuse_delay <= now:
+            return Free(oldest[0])
+        for first, last in part.runs:
+            address = self.settled.first_clear(first, last)
+            while address is not None:
+                if address not in self.pending and address not in self._cooling:
+                    return Free(address)
+                address = self.settled.first_clear(address + 1, last)
         return Free(oldest[0]) if oldest is not None else Exhausted()
 
     def grant(self, claim: str, address: int) -> None:

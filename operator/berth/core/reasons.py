@@ -16,6 +16,7 @@ class Reason(StrEnum):
     POOL_NOT_FOUND = "PoolNotFound"  # False: a pool that the claim names does not exist
     POOL_UNSUITABLE = "PoolUnsuitable"  # False: named pools exist, but none may serve this Pod
     ADDRESS_TAKEN = "AddressTaken"  # False: the address asked for is held by another
+    BAD_ANNOTATION = "BadAnnotation"  # False: an annotation of the Pod or its namespace says what cannot be
     ADDRESS_OUTSIDE = "AddressOutside"  # False: the address asked for is none that the pools hand out
 
     # IPPool, condition Ready

@@ -116,12 +116,14 @@ def _default(claim: Claim, around: Surroundings, offers: Iterable[Offer]) -> Cho
         looked = f": {_list(passed)}" if passed else ": set spec.default on an IPPool, or name a pool"
         return Refused(Reason.NO_MATCHING_POOL, "no default pool may serve this Pod" + looked)
     return Choice(
-        {
-            family: tuple(sorted(fit[family], key=lambda pool: (-pool.audience.narrowness, pool.name)))
-            for family in sorted(wanted)
-        },
+        {family: narrowest_first(fit[family]) for family in sorted(wanted)},
         tuple(passed),
     )
+
+
+def narrowest_first(pools: Iterable[Pool]) -> tuple[Pool, ...]:
+    """The order of pools that nobody has put in order."""
+    return tuple(sorted(pools, key=lambda pool: (-pool.audience.narrowness, pool.name)))
 
 
 def _unfit(claim: Claim, around: Surroundings, offer: Offer, family: Family) -> str | None:

@@ -1,0 +1,85 @@
+"""Reads live what a claim is decided by and the watches do not show: its Pod, its namespace, its node.
+
+A Pod's claim can reach us before the Pod does: two watches are never in step. Decided without its labels and its
+annotations it would get an address from another pool than it asks for, for good. So what is in no view is read, once.
+What is not there then (a static Pod, an attachment made by hand) says nothing, and the claim is decided all the same.
+"""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Mapping
+
+from berth.controller.allocator import Allocator
+from berth.controller.surroundings import Described, Live, describe
+from berth.core.claim import Claim
+from berth.kube.client import Api, Object
+from berth.kube.errors import KubeError, NotFound
+from berth.kube.resources import NAMESPACES, NODES, PODS, Resource
+
+log = logging.getLogger(__name__)
+
+READERS = 8
+PAUSE_AFTER_FAILURE = 0.5
+STATIC_HASH = "kubernetes.io/config.hash"  # on the mirror of a static Pod: the UID that its CNI calls carry
+
+
+class Looker:
+    """A queue of claims, each in it once, and a few readers."""
+
+    def __init__(self, api: Api) -> None:
+        self._api = api
+        self._queue: deque[Claim] = deque()
+        self._queued: set[str] = set()
+        self._some = asyncio.Semaphore(0)
+
+    def look(self, claim: Claim) -> None:
+        if claim.uid not in self._queued:
+            self._queued.add(claim.uid)
+            self._queue.append(claim)
+            self._some.release()
+
+    async def run(self, allocator: Allocator) -> None:
+        async with asyncio.TaskGroup() as readers:
+            for _ in range(READERS):
+                readers.create_task(self._read_on(allocator))
+
+    async def _read_on(self, allocator: Allocator) -> None:
+        while True:
+            await self._some.acquire()
+            claim = self._queue.popleft()
+            live = await self._live(allocator, claim)
+            self._queued.discard(claim.uid)
+            if live is not None and allocator.claims.get(claim.uid) is not None:
+                allocator.looked(claim.uid, live)
+
+    async def _live(self, allocator: Allocator, claim: Claim) -> Live | None:
+        """None when the claim is gone meanwhile."""
+        world = allocator.world
+        while allocator.claims.get(claim.uid) is not None:
+            try:
+                pod = Described() if claim.pod_uid in world.pods.pods else await self._pod(claim)
+                namespace = await self._described(NAMESPACES, claim.namespace, world.namespaces.described)
+                return Live(pod, namespace, await self._described(NODES, claim.node, world.nodes.described))
+            except KubeError as error:
+                log.warning("not readable, trying again", extra={"endpoint": claim.name, "error": str(error)})
+                await asyncio.sleep(PAUSE_AFTER_FAILURE)
+        return None
+
+    async def _pod(self, claim: Claim) -> Described:
+        item = await self._get(PODS.path(claim.pod, namespace=claim.namespace))
+        if item is None:
+            return Described()
+        meta = item["metadata"]
+        same = claim.pod_uid in (meta["uid"], (meta.get("annotations") or {}).get(STATIC_HASH))
+        return describe(item) if same else Described()
+
+    async def _described(self, resource: Resource, name: str, known: Mapping[str, Described]) -> Described:
+        item = None if name in known else await self._get(resource.path(name))
+        return Described() if item is None else describe(item)
+
+    async def _get(self, path: str) -> Object | None:
+        try:
+            return await self._api.get(path)
+        except NotFound:
+            return None

@@ -1,0 +1,244 @@
+"""What a claim asks for, all things considered: its Pod's annotations, its namespace's, the CNI configuration.
+
+    what         who says it: the first that says something counts               else
+    -----------------------------------------------------------------------------------------------------------------
+    pools        Pod (pools.IFACE, then pools), Namespace (same), CNI configuration   the default pools
+    families     Pod (families), CNI configuration                               as the pools named, or the default ones
+    addresses    the CNI call, Pod (addresses.IFACE, then addresses)             any
+
+Pools are looked for by family: a Pod that names IPv4 pools leaves it to the next in order to name those for IPv6. A
+pool knows its family, so one list names both. What an annotation says and cannot be is a refusal that names the key,
+the text and the remedy; so is a key with our prefix that nobody knows, for a typing error must not end in another pool.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
+
+from berth.core.claim import Claim, Surroundings
+from berth.core.ranges import Family, Malformed, Ranges, Run, parse_span, parse_subnet
+from berth.core.reasons import Reason
+from berth.core.selection import Choice, Offer, Passed, Refused, choose, narrowest_first
+
+PREFIX = "ipam.berth.dev/"
+POOLS, ADDRESSES, FAMILIES = f"{PREFIX}pools", f"{PREFIX}addresses", f"{PREFIX}families"
+POD_KEYS = (POOLS, ADDRESSES, FAMILIES)
+NAMESPACE_KEYS = (POOLS,)
+BY_INTERFACE = (POOLS, ADDRESSES)
+CONFIGURATION = "CNI configuration"
+
+_NAME = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?")
+_PATTERN = re.compile(r"([a-z0-9.*?-]|\[!?[a-z0-9.-]+\])+")
+_ORDINAL = re.compile(r"-(\d+)$")
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A claim with what it asks for, all things considered. `sources`: who named the pools of a family."""
+
+    claim: Claim
+    sources: Mapping[Family, str] = field(default_factory=dict)
+    passed: tuple[Passed, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Said:
+    """An annotation: on what, its key, its text."""
+
+    on: str
+    key: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.on} annotation {self.key}"
+
+    def bad(self, why: str) -> Refused:
+        return Refused(Reason.BAD_ANNOTATION, f'{self} "{self.text}": {why}')
+
+    def entries(self) -> tuple[str, ...]:
+        return tuple(entry.strip() for entry in self.text.split(","))
+
+
+def decide(claim: Claim, around: Surroundings, offers: Mapping[str, Offer]) -> tuple[Claim, Choice | Refused]:
+    """The claim with what it asks for, all things considered, and the pools to try for it."""
+    request = request_of(claim, around, offers)
+    if isinstance(request, Refused):
+        return claim, request
+    choice = choose(request.claim, around, offers)
+    if isinstance(choice, Choice) and request.passed:
+        choice = Choice(choice.candidates, (*request.passed, *choice.passed))
+    return request.claim, choice
+
+
+def request_of(claim: Claim, around: Surroundings, offers: Mapping[str, Offer]) -> Request | Refused:
+    if not around.pod_annotations and not around.namespace_annotations:
+        return Request(claim)
+    if (unknown := _unknown(around)) is not None:
+        return unknown
+    families = _families(claim, around)
+    if isinstance(families, Refused):
+        return families
+    claim = replace(claim, families=families)
+    named = _pools(claim, around, offers)
+    if isinstance(named, Refused):
+        return named
+    return _with_addresses(named, around)
+
+
+def _unknown(around: Surroundings) -> Refused | None:
+    sides = (("Pod", around.pod_annotations, POD_KEYS), ("Namespace", around.namespace_annotations, NAMESPACE_KEYS))
+    for on, annotations, known in sides:
+        for key, text in sorted(annotations.items()):
+            name, dot, _ = key.removeprefix(PREFIX).partition(".")
+            if PREFIX + name not in known or (dot and PREFIX + name not in BY_INTERFACE):
+                listed = ", ".join([*known, *(f"{each}.INTERFACE" for each in known if each in BY_INTERFACE)])
+                return _Said(on, key, text).bad(f"no such annotation: on a {on} Berth knows {listed}")
+    return None
+
+
+def _said(on: str, annotations: Mapping[str, str], key: str, interface: str) -> _Said | None:
+    """The annotation for this interface, else the general one."""
+    for each in (f"{key}.{interface}", key):
+        if (text := annotations.get(each)) is not None:
+            return _Said(on, each, text)
+    return None
+
+
+# --- families ---------------------------------------------------------------------------------------------------------
+
+
+def _families(claim: Claim, around: Surroundings) -> frozenset[Family] | Refused:
+    text = around.pod_annotations.get(FAMILIES)
+    if text is None:
+        return claim.families
+    said = _Said("Pod", FAMILIES, text)
+    known = {family.value: family for family in Family}
+    for entry in said.entries():
+        if entry not in known:
+            return said.bad(f'"{entry}" is no family: write IPv4, IPv6, or IPv4,IPv6')
+    return frozenset(known[entry] for entry in said.entries())
+
+
+# --- pools ------------------------------------------------------------------------------------------------------------
+
+
+def _pools(claim: Claim, around: Surroundings, offers: Mapping[str, Offer]) -> Request | Refused:
+    named: dict[Family, tuple[str, ...]] = {}
+    sources: dict[Family, str] = {}
+    passed: list[Passed] = []
+    for on, annotations in (("Pod", around.pod_annotations), ("Namespace", around.namespace_annotations)):
+        said = _said(on, annotations, POOLS, claim.interface)
+        if said is None:
+            continue
+        found = _resolve(said, offers, passed)
+        if isinstance(found, Refused):
+            return found
+        if not found and not named:
+            return Refused(
+                Reason.POOL_NOT_FOUND,
+                f'{said} "{said.text}": no such IPPool exists: create it, or name one of {_some(offers)}',
+            )
+        for family in found.keys() - named.keys():
+            named[family], sources[family] = found[family], str(said)
+    for family, names in claim.pools.items():
+        if names and family not in named:
+            named[family], sources[family] = names, CONFIGURATION
+    named = {family: named[family] for family in Family if family in named}
+    return Request(replace(claim, pools=named), sources, tuple(passed))
+
+
+def _resolve(said: _Said, offers: Mapping[str, Offer], passed: list[Passed]) -> dict[Family, tuple[str, ...]] | Refused:
+    """The pools an annotation names, by family, in order: a pattern stands for those it matches, narrowest first."""
+    names: dict[str, None] = {}
+    for entry in said.entries():
+        if _NAME.fullmatch(entry):
+            if entry in offers:
+                names[entry] = None
+            else:
+                passed.append(Passed(entry, "does not exist"))
+        elif not entry:
+            return said.bad("has an empty entry: write names of IPPools with commas between, or take it away")
+        elif not _PATTERN.fullmatch(entry):
+            return said.bad(f'"{entry}" is no name of an IPPool: a-z, 0-9, - and ., and as wildcards *, ? and [abc]')
+        else:
+            matched = [offer.pool for name, offer in offers.items() if fnmatchcase(name, entry)]
+            names |= dict.fromkeys(pool.name for pool in narrowest_first(matched))
+            if not matched:
+                passed.append(Passed(entry, "matches no IPPool"))
+    found: dict[Family, tuple[str, ...]] = {}
+    for name in names:
+        family = offers[name].pool.family
+        found[family] = (*found.get(family, ()), name)
+    return found
+
+
+def _some(offers: Mapping[str, Offer], most: int = 5) -> str:
+    names = sorted(offers)
+    return (
+        ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "") or "(there is none)"
+    )
+
+
+# --- addresses --------------------------------------------------------------------------------------------------------
+
+
+def _with_addresses(request: Request, around: Surroundings) -> Request | Refused:
+    claim = request.claim
+    said = _said("Pod", around.pod_annotations, ADDRESSES, claim.interface)
+    if said is None:
+        return request
+    runs: dict[Family, list[Run]] = {}
+    for entry in said.entries():
+        parsed = _runs(entry)
+        if isinstance(parsed, Malformed):
+            return said.bad(f"{parsed}: write addresses, first-last or CIDRs with commas between")
+        runs.setdefault(parsed[0], []).extend(parsed[1])
+    if claim.families and (stray := runs.keys() - claim.families):
+        asked = ", ".join(sorted(claim.families))
+        return said.bad(f"names {min(stray)} addresses, and this Pod is to have {asked} only: correct one of the two")
+    ordinal = ordinal_of(claim, around)
+    wanted, among = dict(claim.wanted), dict(claim.among)
+    for family, listed in runs.items():
+        if family in claim.wanted:  # the CNI call speaks for this very interface
+            continue
+        if ordinal is not None:
+            address = _nth(listed, ordinal)
+            if address is None:
+                count = sum(last - first + 1 for first, last in listed)
+                return said.bad(
+                    f"{claim.pod}, of a StatefulSet, takes the {family} address number {ordinal}, counted from 0, and "
+                    f"{count} {'is' if count == 1 else 'are'} listed: list more, or lower spec.replicas"
+                )
+            wanted[family] = address
+        elif (ranges := Ranges.of(listed)).size == 1:
+            wanted[family] = ranges.runs[0][0]
+        else:
+            among[family] = ranges
+    return replace(request, claim=replace(claim, wanted=wanted, among=among))
+
+
+def ordinal_of(claim: Claim, around: Surroundings) -> int | None:
+    """A StatefulSet's Pod is known by the number at the end of its name; other owners' Pods have none."""
+    if around.owner != "StatefulSet":
+        return None
+    matched = _ORDINAL.search(claim.pod)
+    return int(matched[1]) if matched else None
+
+
+def _runs(entry: str) -> tuple[Family, list[Run]] | Malformed:
+    """Of a CIDR those that a host may have."""
+    if "/" in entry:
+        subnet = parse_subnet(entry)
+        return subnet if isinstance(subnet, Malformed) else (subnet.family, list(subnet.hosts().runs))
+    span = parse_span(entry)
+    return span if isinstance(span, Malformed) else (span.family, [(span.first, span.last)])
+
+
+def _nth(runs: list[Run], number: int) -> int | None:
+    """The address with this number in the order in which they are listed."""
+    for first, last in runs:
+        if number <= last - first:
+            return first + number
+        number -= last - first + 1
+    return None
