@@ -16,7 +16,7 @@ from pathlib import Path
 
 from berth.cli.main import main as berth
 
-SECONDS = 8
+SECONDS = 25
 
 
 def main(arguments: Sequence[str]) -> None:

@@ -99,8 +99,12 @@ async def run(contender: Contender, settings: Settings, directory: Path, progres
             fleet = Fleet(plane, api, contender, settings)
             progress.phase(contender.title, "nodes")
             await prepare(api)
-            await fleet.start()
-            return await _Run(contender, settings, plane, api, fleet, progress).all()
+            try:
+                await fleet.start()
+                return await _Run(contender, settings, plane, api, fleet, progress).all()
+            finally:
+                if settings.profile:
+                    await asyncio.shield(asyncio.to_thread(fleet.stop))
     finally:
         await asyncio.shield(asyncio.to_thread(plane.stop))
 
@@ -184,7 +188,9 @@ class _Run:
             cpu={part: value / 1000 for part, value in counted.cpu.items()},
             machine_cpu=counted.machine_cpu / 1000,
             violations=[f"{name}: {line}" for line in await self._violations(name)],
-            over_budget=over_budget(name, counted, len(adds), len(dels)) if self._contender.berth else [],
+            over_budget=over_budget(name, counted, len(adds), len(dels), pools=1 + self._contender.dual)
+            if self._contender.berth
+            else [],
         )
 
     async def _rest(self) -> None:
