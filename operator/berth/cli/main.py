@@ -1,4 +1,4 @@
-"""`berth operator | agent | webhook`: reads the command line, and nothing else.
+"""`berth operator | agent | webhook | explain | pools | who`: reads the command line, and nothing else.
 
 Each command is imported only when it is called: the agent's 45 MB have no room for kopf. An error of configuration is
 one line on stderr that names the field and the remedy, and exit code 2; nothing has been changed then.
@@ -29,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="berth", description="IP address management for Kubernetes.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for add in (_add_operator, _add_agent, _add_webhook):
+    for add in (_add_operator, _add_agent, _add_webhook, _add_explain, _add_pools, _add_who):
         add(commands)
     return parser
 
@@ -79,6 +79,34 @@ def _add_webhook(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     command.set_defaults(command=_webhook)
 
 
+def _looking(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--kubeconfig", metavar="FILE", help="default: $KUBECONFIG, ~/.kube/config")
+    command.add_argument("-o", "--output", default="table", choices=("table", "json"))
+
+
+def _add_explain(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    command = commands.add_parser("explain", help="which pools were looked at for a Pod, and what it gets or waits for")
+    _looking(command)
+    command.add_argument("pod", metavar="POD")
+    command.add_argument("-n", "--namespace", default="default")
+    command.add_argument("--interface", default="eth0", help="for a Pod without an Endpoint (default %(default)s)")
+    command.add_argument("--network", default="", help="for a Pod without an Endpoint: name of the CNI configuration")
+    command.set_defaults(command=_explain)
+
+
+def _add_pools(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    command = commands.add_parser("pools", help="every pool: whether it serves, how full it is, for whom it is")
+    _looking(command)
+    command.set_defaults(command=_pools)
+
+
+def _add_who(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    command = commands.add_parser("who", help="who holds an address, and which pools hand it out")
+    _looking(command)
+    command.add_argument("address", metavar="ADDRESS")
+    command.set_defaults(command=_who)
+
+
 def _operator(arguments: argparse.Namespace) -> int:
     from berth.controller.main import run
 
@@ -93,5 +121,23 @@ def _agent(arguments: argparse.Namespace) -> int:
 
 def _webhook(arguments: argparse.Namespace) -> int:
     from berth_webhook.main import run
+
+    return run(arguments)
+
+
+def _explain(arguments: argparse.Namespace) -> int:
+    from berth.cli.explain import run
+
+    return run(arguments)
+
+
+def _pools(arguments: argparse.Namespace) -> int:
+    from berth.cli.pools import run
+
+    return run(arguments)
+
+
+def _who(arguments: argparse.Namespace) -> int:
+    from berth.cli.who import run
 
     return run(arguments)

@@ -40,10 +40,12 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """No address for this claim as things are: the reason, and a sentence that says what to do."""
+    """No address for this claim as things are: the reason, and a sentence that says what to do. `passed`: the pools
+    looked at, for who wants them one by one."""
 
     reason: Reason
     message: str
+    passed: tuple[Passed, ...] = ()
 
 
 def choose(claim: Claim, around: Surroundings, offers: Mapping[str, Offer]) -> Choice | Refused:
@@ -74,7 +76,8 @@ def _named(
         missing = [name for name in names if name not in offers]
         if len(missing) == len(names):
             listed = ", ".join(missing)
-            return Refused(Reason.POOL_NOT_FOUND, f"no IPPool {listed} exists: create it, or name another for {family}")
+            message = f"no IPPool {listed} exists: create it, or name another for {family}"
+            return Refused(Reason.POOL_NOT_FOUND, message, tuple(Passed(name, "does not exist") for name in missing))
         passed += [Passed(name, "does not exist") for name in missing]
         fit: list[Pool] = []
         for offer in (offers[name] for name in names if name in offers):
@@ -84,7 +87,8 @@ def _named(
             else:
                 passed.append(Passed(offer.pool.name, why))
         if not fit:
-            return Refused(Reason.POOL_UNSUITABLE, f"none of the {family} pools named may serve: {_list(passed)}")
+            message = f"none of the {family} pools named may serve: {_list(passed)}"
+            return Refused(Reason.POOL_UNSUITABLE, message, tuple(passed))
         candidates[family] = tuple(fit)
     return Choice(candidates, tuple(passed))
 
@@ -111,10 +115,11 @@ def _default(claim: Claim, around: Surroundings, offers: Iterable[Offer]) -> Cho
                 Reason.NO_MATCHING_POOL,
                 f"no default {family} pool may serve this Pod"
                 + (f": {_list(passed)}" if passed else ": set spec.default on an IPPool, or name a pool"),
+                tuple(passed),
             )
     if not wanted:
         looked = f": {_list(passed)}" if passed else ": set spec.default on an IPPool, or name a pool"
-        return Refused(Reason.NO_MATCHING_POOL, "no default pool may serve this Pod" + looked)
+        return Refused(Reason.NO_MATCHING_POOL, "no default pool may serve this Pod" + looked, tuple(passed))
     return Choice(
         {family: narrowest_first(fit[family]) for family in sorted(wanted)},
         tuple(passed),

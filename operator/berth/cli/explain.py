@@ -1,0 +1,138 @@
+"""`berth explain POD`: which pools were looked at for it, why each was taken or passed over, what it got or waits for.
+
+It reads the same objects as the operator and asks the same functions of the core. For a Pod that has claimed nothing
+yet it tells what a claim would get now.
+"""
+
+import argparse
+from collections.abc import Mapping
+from typing import Any
+
+from berth.api.endpoint import Endpoint
+from berth.cli.view import Pools, console, look, print_json, read_pools, ready_of, table
+from berth.controller.surroundings import Described, describe
+from berth.core.claim import Claim, Surroundings
+from berth.core.explaining import Explanation, explain
+from berth.core.pool import BadField
+from berth.kube.client import Api, Object
+from berth.kube.errors import NotFound
+from berth.kube.resources import ENDPOINTS, NAMESPACES, NODES, PODS
+
+Told = dict[str, Any]
+
+
+def run(arguments: argparse.Namespace) -> int:
+    async def act(api: Api) -> int:
+        told = await tell(api, arguments.namespace, arguments.pod, arguments.interface, arguments.network)
+        if arguments.output == "json":
+            print_json(told)
+        else:
+            show(told)
+        return 0 if all(each["addresses"] for each in told["attachments"]) else 3
+
+    return look(arguments, act)
+
+
+async def tell(api: Api, namespace: str, name: str, interface: str, network: str) -> Told:
+    pod = await _get(api, PODS.path(name, namespace=namespace))
+    listed = (await api.list(ENDPOINTS.path(namespace=namespace))).items
+    endpoints = [item for item in listed if item["spec"]["pod"]["name"] == name]
+    if pod is None and not endpoints:
+        raise ValueError(f"no Pod {namespace}/{name}, and no Endpoint of one: name another with -n NAMESPACE")
+    pools = await read_pools(api)
+    of_namespace = await _get(api, NAMESPACES.path(namespace))
+    attachments: list[Told] = []
+    for item in endpoints:
+        claim = Endpoint.model_validate(item).to_core()
+        if isinstance(claim, BadField):
+            raise ValueError(f"Endpoint {item['metadata']['name']}: {claim}")
+        attachments.append(await _attachment(api, claim, item, pod, of_namespace, pools))
+    if not endpoints and pod is not None:
+        claim = _would_be(pod, interface, network)
+        attachments.append(await _attachment(api, claim, None, pod, of_namespace, pools))
+    return {"pod": name, "namespace": namespace, "attachments": attachments, "unread": pools.unread}
+
+
+async def _attachment(
+    api: Api, claim: Claim, item: Object | None, pod: Object | None, namespace: Object | None, pools: Pools
+) -> Told:
+    node = await _get(api, NODES.path(claim.node)) if claim.node else None
+    of_pod, of_namespace, of_node = (Described() if each is None else describe(each) for each in (pod, namespace, node))
+    around = Surroundings(
+        of_pod.labels, of_namespace.labels, of_node.labels, of_pod.annotations, of_namespace.annotations, of_pod.owner
+    )
+    told = explain(claim, around, pools.offers, pools.ledgers)
+    return {
+        "interface": claim.interface,
+        "network": claim.network,
+        "node": claim.node,
+        "endpoint": claim.name if item is not None else None,
+        "holds": claim.confirmed,
+        "condition": dict(zip(("status", "reason", "message"), ready_of(item), strict=True)) if item else None,
+        **_explained(told),
+    }
+
+
+def _explained(told: Explanation) -> Told:
+    return {
+        "asked": list(told.asked),
+        "pools": [
+            {"pool": each.pool, "family": each.family, "verdict": each.verdict, "why": each.why} for each in told.looked
+        ],
+        "addresses": [{"pool": pool, "address": address} for pool, address in told.addresses],
+        "refused": None if told.refused is None else {"reason": told.refused.reason, "message": told.refused.message},
+        "waits": told.waits,
+    }
+
+
+def _would_be(pod: Mapping[str, Any], interface: str, network: str) -> Claim:
+    meta = pod["metadata"]
+    return Claim(
+        uid="explain",
+        namespace=meta["namespace"],
+        name="",
+        pod=meta["name"],
+        pod_uid=meta["uid"],
+        node=pod["spec"].get("nodeName", ""),
+        network=network,
+        interface=interface,
+        container="",
+    )
+
+
+async def _get(api: Api, path: str) -> Object | None:
+    try:
+        return await api.get(path)
+    except NotFound:
+        return None
+
+
+# --- for people -------------------------------------------------------------------------------------------------------
+
+
+def show(told: Told) -> None:
+    out = console()
+    for each in told["attachments"]:
+        where = f" on {each['node']}" if each["node"] else ""
+        network = f" of network {each['network']}" if each["network"] else ""
+        out.print(f"[bold]{told['namespace']}/{told['pod']}[/] {each['interface']}{network}{where}")
+        for line in each["asked"]:
+            out.print(f"  asks for {line}", markup=False)
+        looked = table("POOL", "FAMILY", "VERDICT", "WHY")
+        for pool in each["pools"]:
+            looked.add_row(pool["pool"], pool["family"] or "-", pool["verdict"], pool["why"])
+        if each["pools"]:
+            out.print(looked)
+        out.print(f"  {_outcome(each)}", markup=False)
+    for name, why in told["unread"].items():
+        out.print(f"IPPool {name} is not understood: {why}", markup=False)
+
+
+def _outcome(each: Told) -> str:
+    addresses = ", ".join(f"{got['address']} of {got['pool']}" for got in each["addresses"])
+    if each["holds"]:
+        return f"holds {addresses}"
+    if addresses:
+        return f"would get {addresses}" if each["endpoint"] is None else f"about to get {addresses}"
+    does = "waits" if each["waits"] else "is refused"
+    return f"{does}: {each['refused']['message']} ({each['refused']['reason']})"

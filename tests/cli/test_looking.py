@@ -1,0 +1,197 @@
+"""`berth explain`, `berth pools` and `berth who` on a cluster made of plain objects."""
+
+import argparse
+import asyncio
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from berth.cli import explain, pools, view, who
+from berth.cli.main import main
+from berth.core.ranges import Malformed, parse_address
+from berth.kube.client import Api, Listing, Object
+from berth.kube.errors import NotFound
+from berth.kube.resources import ENDPOINTS, NAMESPACES, NODES, PODS, POOLS, RESERVED
+
+
+class Objects:
+    """An API of objects that do not change."""
+
+    def __init__(self, **listed: list[Object]) -> None:
+        self._listed = listed
+
+    async def list(self, path: str, params: object = None, *, metadata: bool = False) -> Listing:
+        return Listing(self._listed.get(path.rsplit("/", 1)[-1], []), "1")
+
+    async def get(self, path: str, params: object = None) -> Object:
+        plural, name = path.split("/")[-2:]
+        for item in self._listed.get(plural, []):
+            if item["metadata"]["name"] == name:
+                return item
+        raise NotFound(404, "NotFound", path)
+
+
+def pool(name: str, subnet: str, *, pending: Mapping[str, str] | None = None, **spec: Any) -> Object:
+    ready = {"type": "Ready", "status": "True", "reason": "Serving", "observedGeneration": 1}
+    return {
+        "metadata": {"name": name, "generation": 1},
+        "spec": {"subnet": subnet, **spec},
+        "status": {"conditions": [ready], "ledger": {"sequence": 1, "pending": dict(pending or {})}},
+    }
+
+
+def pod(name: str, **annotations: str) -> Object:
+    said = {f"ipam.berth.dev/{key}": text for key, text in annotations.items()}
+    meta = {"name": name, "namespace": "shop", "uid": f"uid-{name}", "annotations": said}
+    return {"metadata": meta, "spec": {"nodeName": "node-1"}}
+
+
+def endpoint(of: str, address: str, of_pool: str) -> Object:
+    return {
+        "metadata": {"name": f"{of}-eth0", "namespace": "shop", "uid": f"claim-{of}", "resourceVersion": "5"},
+        "spec": {
+            "pod": {"name": of, "uid": f"uid-{of}"},
+            "node": "node-1",
+            "network": "lan",
+            "interface": "eth0",
+            "containerID": "c1",
+        },
+        "status": {
+            "addresses": [{"family": "IPv4", "address": f"{address}/24", "pool": of_pool}],
+            "conditions": [{"type": "Ready", "status": "True", "reason": "Confirmed", "message": ""}],
+        },
+    }
+
+
+def cluster() -> Api:
+    objects: Any = Objects(
+        **{
+            PODS.plural: [pod("holder"), pod("wish", pools="gone,red,small,big"), pod("plain"), pod("bad", pools="A")],
+            NODES.plural: [{"metadata": {"name": "node-1"}}],
+            NAMESPACES.plural: [{"metadata": {"name": "shop"}}],
+            ENDPOINTS.plural: [endpoint("holder", "10.0.0.1", "small")],
+            RESERVED.plural: [{"metadata": {"name": "kept"}, "spec": {"ips": ["10.1.0.1"]}}],
+            POOLS.plural: [
+                pool("small", "10.0.0.0/30", ips=["10.0.0.1"], pending={"10.0.0.1": "claim-holder"}),
+                pool("big", "10.1.0.0/24", default=True, gateway="10.1.0.254", excludeIPs=["10.1.0.9"]),
+                pool("red", "10.2.0.0/24", namespaces=["bank"]),
+                pool("broken", "10.3.0.1/24"),
+            ],
+        }
+    )
+    api: Api = objects
+    return api
+
+
+def told(name: str) -> dict[str, Any]:
+    found = asyncio.run(explain.tell(cluster(), "shop", name, "eth0", "lan"))
+    [attachment] = found["attachments"]
+    assert isinstance(attachment, dict)
+    return attachment
+
+
+def test_explain_tells_each_pool_that_was_looked_at_and_why_it_was_passed_over() -> None:
+    found = told("wish")
+    assert [(each["pool"], each["verdict"]) for each in found["pools"]] == [
+        ("small", "exhausted"),
+        ("big", "taken"),
+        ("gone", "passed over"),
+        ("red", "passed over"),
+    ]
+    assert found["pools"][3]["why"] == "does not list namespace shop"
+    assert found["addresses"] == [{"pool": "big", "address": "10.1.0.2"}], "10.1.0.1 is reserved"
+    assert found["asked"] == ["IPv4 pools red, small, big: Pod annotation ipam.berth.dev/pools"]
+
+
+def test_explain_tells_who_holds_an_address_that_it_does() -> None:
+    found = told("holder")
+    assert found["holds"]
+    assert found["addresses"] == [{"pool": "small", "address": "10.0.0.1"}]
+    assert found["condition"]["reason"] == "Confirmed"
+
+
+def test_explain_tells_what_is_wrong_with_an_annotation() -> None:
+    found = told("bad")
+    assert found["addresses"] == []
+    assert found["refused"]["reason"] == "BadAnnotation"
+    assert '"A" is no name of an IPPool' in found["refused"]["message"]
+
+
+def test_explain_without_annotations_tells_of_the_default_pools() -> None:
+    assert told("plain")["asked"] == ["pools: nobody names any, so the default pools"]
+
+
+def test_explain_of_nobody_says_so() -> None:
+    with pytest.raises(ValueError, match="no Pod shop/nobody"):
+        asyncio.run(explain.tell(cluster(), "shop", "nobody", "eth0", "lan"))
+
+
+def test_pools_tells_how_full_each_is_and_for_whom() -> None:
+    found = {each["name"]: each for each in pools.tell(asyncio.run(view.read_pools(cluster())))}
+    assert found["small"] | {"message": ""} == {
+        "name": "small",
+        "subnet": "10.0.0.0/30",
+        "family": "IPv4",
+        "ready": True,
+        "reason": "Serving",
+        "message": "",
+        "default": False,
+        "for": [],
+        "total": 1,
+        "allocated": 1,
+        "available": 0,
+        "pending": 1,
+    }
+    assert found["red"]["for"] == ["namespaces bank"]
+    assert found["big"]["total"] == 251, "less network, broadcast, gateway, excluded and reserved"
+    assert "host bits" in found["broken"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("address", "holders", "state"),
+    [
+        ("10.0.0.1", ["holder"], "granted to claim claim-holder, not confirmed yet"),
+        ("10.1.0.1", [], "reserved"),
+        ("10.1.0.9", [], "not handed out: outside of spec.ips, or in spec.excludeIPs"),
+        ("10.1.0.254", [], "the gateway: never handed out"),
+        ("10.1.0.7", [], "free"),
+    ],
+)
+def test_who_tells_the_holder_of_an_address_and_what_keeps_it_back(
+    address: str, holders: list[str], state: str
+) -> None:
+    parsed = parse_address(address)
+    assert not isinstance(parsed, Malformed)
+    api = cluster()
+    endpoints = asyncio.run(api.list(ENDPOINTS.path())).items
+    found = who.tell(parsed, asyncio.run(view.read_pools(api)), endpoints)
+    assert [each["pod"] for each in found["holders"]] == holders
+    assert [each["state"] for each in found["pools"]] == [state]
+    assert found["reserved"] == (["kept"] if state == "reserved" else [])
+
+
+@pytest.mark.parametrize(
+    ("command", "parts"),
+    [
+        (["explain", "wish", "-n", "shop"], ["small", "exhausted", "red", "passed over", "would get 10.1.0.2 of big"]),
+        (["explain", "bad", "-n", "shop"], ["is refused", "(BadAnnotation)"]),
+        (["pools"], ["POOL", "namespaces bank", "everybody", "10.3.0.1/24"]),
+        (["who", "10.0.0.1"], ["is held by", "holder", "IPPool small"]),
+    ],
+)
+def test_tables_say_it_and_json_is_json(
+    command: list[str], parts: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def look(_: argparse.Namespace, act: Any) -> int:
+        return int(asyncio.run(act(cluster())))
+
+    for module in (explain, pools, who):
+        monkeypatch.setattr(module, "look", look)
+    main(command)
+    printed = capsys.readouterr().out
+    for part in parts:
+        assert part in printed
+    main([*command, "-o", "json"])
+    assert json.loads(capsys.readouterr().out)
