@@ -9,7 +9,7 @@ from pathlib import Path
 
 from bench import history
 from bench.api import BenchClient
-from bench.budget import over_budget
+from bench.budget import FRESH_SECONDS, over_budget
 from bench.contenders import Contender
 from bench.fleet import Fleet
 from bench.measure import Gauge
@@ -174,6 +174,7 @@ class _Run:
         counted = (await asyncio.to_thread(self._gauge.read)).since(before)
         told = self._history()
         adds, dels = (told.during(event, span.begin, time.monotonic()) for event in ("ADD", "DEL"))
+        slow = sum(call.seconds > FRESH_SECONDS for call in adds)
         counted.cpu[PLUGIN_PART] = round(1000 * sum(call.cpu for call in (*adds, *dels)))
         self._trial.phases[name] = Phase(
             seconds=span.seconds,
@@ -188,7 +189,7 @@ class _Run:
             cpu={part: value / 1000 for part, value in counted.cpu.items()},
             machine_cpu=counted.machine_cpu / 1000,
             violations=[f"{name}: {line}" for line in await self._violations(name)],
-            over_budget=over_budget(name, counted, len(adds), len(dels), pools=1 + self._contender.dual)
+            over_budget=over_budget(name, counted, len(adds), len(dels), slow, pools=1 + self._contender.dual)
             if self._contender.berth
             else [],
         )

@@ -56,3 +56,9 @@ def test_what_goes_beyond_the_budget_is_named() -> None:
         "create: 1 reads for 100 ADDs and 0 DELs, allowed are 0",
         "create: 1 conflicts for 100 ADDs and 0 DELs, allowed are 0",
     ]
+
+
+def test_an_add_that_took_long_may_read_once_more() -> None:
+    counted = spent(POST_endpoints=10, PUT_endpointsSLASHstatus=10, GET_endpoints=2)
+    assert over_budget("create", counted, 10, 0, slow=2) == []
+    assert over_budget("create", counted, 10, 0, slow=1) == ["create: 2 reads for 10 ADDs and 0 DELs, allowed are 1"]
