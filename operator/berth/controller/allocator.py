@@ -59,6 +59,7 @@ class Allocator:
         self._pending: dict[str, dict[str, int]] = {}  # claim -> pool -> address, as the ledgers' pending has it
         self._complete: set[str] = set()  # those of them that have an address of every family they are to have
         self._holders: dict[Berth, str] = {}  # confirmed
+        self._heirs: dict[Berth, list[str]] = {}  # confirmed too: the end of the holder before is not seen yet
         self._kept: dict[Attachment, list[Berth]] = {}  # Endpoint gone, Pod alive
         self._kept_of_pod: dict[str, set[Attachment]] = {}
         self._draining = False
@@ -86,6 +87,8 @@ class Allocator:
         if holder != claim.uid:
             log.critical("an address is confirmed to two claims", extra={"berth": berth, "claims": (holder, claim.uid)})
             METRICS.violations.inc()
+            if claim.uid not in self._heirs.setdefault(berth, []):
+                self._heirs[berth].append(claim.uid)
             return
         book = self.books.get(berth[0])
         if book is not None and book.ledger is not None:
@@ -122,14 +125,27 @@ class Allocator:
                 self._touched(book)
         for holding in claim.holdings:
             berth = (holding.pool, holding.address)
-            if self._holders.get(berth) != claim.uid:
+            if not self._let_go(berth, claim.uid):
                 continue
-            del self._holders[berth]
             if self.world.pods.life(claim.pod_uid) is Life.ALIVE:
                 # Its sandbox is being made again, or someone deleted the Endpoint: the Pod may still use it.
                 self.keep(claim.attachment, berth)
             else:
                 self.release(berth)
+
+    def _let_go(self, berth: Berth, uid: str) -> bool:
+        """True when nobody holds it now."""
+        heirs = self._heirs.get(berth, [])
+        if self._holders.get(berth) != uid:
+            if uid in heirs:
+                heirs.remove(uid)
+            return False
+        if heirs:
+            self._holders[berth] = heirs.pop(0)
+            return False
+        del self._holders[berth]
+        self._heirs.pop(berth, None)
+        return True
 
     def keep(self, attachment: Attachment, berth: Berth) -> None:
         """Hold an address without an Endpoint for a Pod that lives; its next claim gets it back."""

@@ -51,6 +51,7 @@ class ClaimView:
         self._seen: dict[str, Seen] = {}
         self._by_pod: dict[str, set[str]] = {}
         self._deleted: OrderedDict[str, None] = OrderedDict()
+        self._as_of = 0  # the newest listing
 
     def __iter__(self) -> Iterator[Seen]:
         return iter(list(self._seen.values()))
@@ -72,9 +73,13 @@ class ClaimView:
                 self._forget(seen.claim.uid)
         for item in listing.items:
             self.update(item)
+        self._as_of = max(self._as_of, as_of)
 
     def changed(self, change: Change) -> None:
-        self.update(change.object)
+        meta = change.object["metadata"]
+        if meta["uid"] in self._seen or int(meta["resourceVersion"]) > self._as_of:
+            # Else it is late news of one that was gone when all were listed.
+            self.update(change.object)
         if change.kind == "DELETED":
             self._forget(change.object["metadata"]["uid"])
 
