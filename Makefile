@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 
 IMAGE_TOOLS := buildah debootstrap
 
-.PHONY: help tools install shim lint test test-fast demo down bench bench-scale cluster lock clean
+.PHONY: help tools install shim lint test test-fast sim demo down bench bench-scale cluster lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14

@@ -1,0 +1,271 @@
+"""The judge of a history. Knows only: one address, one holder at a time, and every address comes back.
+
+Written apart from the code it judges: it imports nothing of it, and reads what the API keeps by itself. It is told what
+containers really have (the address an ADD returned to a sandbox, until that sandbox's end) and sees every write land.
+"""
+
+from base64 import b64decode
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network, summarize_address_range
+from typing import Any
+
+from tests.simulation.apiserver import Landing
+
+# An operator learns of a reservation or a change of spec by its watch, which may be slow: what was handed out within
+# this time of the change is nobody's fault.
+NOTICE_SECONDS = 45.0
+
+Address = IPv4Address | IPv6Address
+Span = tuple[int, int, int]  # family, first, last
+
+
+class Violation(Exception):
+    """What must not be."""
+
+
+@dataclass(slots=True)
+class Sandbox:
+    container: str
+    pod_uid: str
+    addresses: frozenset[str]
+    since: float
+
+
+@dataclass(slots=True)
+class PoolSeen:
+    """What a pool's spec says, and since when."""
+
+    name: str
+    offered: list[Span]
+    since: float
+    before: list[Span] = field(default_factory=list)
+
+
+def spans(texts: Iterable[str]) -> list[Span]:
+    """`10.0.0.1`, `10.0.0.1-10.0.0.9`, `10.0.0.0/28`."""
+    found: list[Span] = []
+    for text in texts:
+        if "/" in text:
+            network = ip_network(text)
+            found.append((network.version, int(network[0]), int(network[-1])))
+        else:
+            first, _, last = text.partition("-")
+            low = ip_address(first)
+            found.append((low.version, int(low), int(ip_address(last)) if last else int(low)))
+    return found
+
+
+def inside(address: str, among: Iterable[Span]) -> bool:
+    parsed = ip_address(address)
+    return any(version == parsed.version and low <= int(parsed) <= high for version, low, high in among)
+
+
+def offered_by(spec: dict[str, Any]) -> set[str]:
+    """Every address a (small) pool may hand out, before reservations."""
+    withheld = spans(spec.get("excludeIPs") or ()) + spans([spec["gateway"]] if spec.get("gateway") else ())
+    found = set()
+    for version, low, high in spans(spec["ips"]):
+        first, last = (IPv4Address(low), IPv4Address(high)) if version == 4 else (IPv6Address(low), IPv6Address(high))
+        for network in summarize_address_range(first, last):
+            found |= {str(each) for each in network if not inside(str(each), withheld)}
+    return found
+
+
+def held_by_ledger(status: dict[str, Any]) -> tuple[dict[str, str], set[str]]:
+    """(pending: address to claim, settled) of a pool's status."""
+    ledger = status.get("ledger") or {}
+    settled = set()
+    for base, text in (ledger.get("blocks") or {}).items():
+        first = ip_address(base)
+        for index, byte in enumerate(b64decode(text)):
+            settled |= {str(first + 8 * index + bit) for bit in range(8) if byte >> bit & 1}
+    return dict(ledger.get("pending") or {}), settled
+
+
+class Checker:
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._using: dict[str, Sandbox] = {}  # address -> who has it
+        self._said: dict[str, tuple[str, str]] = {}  # address -> (uid, name) of the Endpoint that says so
+        self._of_endpoint: dict[str, frozenset[tuple[str, str]]] = {}  # uid -> (address, pool)
+        self._ledgers: dict[str, tuple[dict[str, str], set[str]]] = {}
+        self._sequences: dict[str, int] = {}
+        self._reserved: dict[str, tuple[list[Span], float]] = {}
+        self._pools: dict[str, dict[str, Any]] = {}
+        self._offered: dict[str, tuple[set[str], float]] = {}
+        self._claimed: dict[str, float] = {}
+        self.adds = 0
+        self.longest_wait = 0.0
+
+    # --- what containers have ---------------------------------------------------------------------------------------
+
+    def added(self, container: str, pod_uid: str, addresses: Iterable[str], waited: float) -> None:
+        """An ADD has returned these addresses to a sandbox: it uses them from now on."""
+        self.adds += 1
+        self.longest_wait = max(self.longest_wait, waited)
+        sandbox = Sandbox(container, pod_uid, frozenset(addresses), self._clock())
+        for address in sorted(sandbox.addresses):
+            other = self._using.get(address)
+            if other is not None and other.container != container:
+                raise Violation(
+                    f"{address} was given to sandbox {container} of Pod {pod_uid}, and sandbox {other.container} of "
+                    f"Pod {other.pod_uid} has it since {other.since:.3f}"
+                )
+            self._using[address] = sandbox
+
+    def ended(self, container: str) -> None:
+        for address in [address for address, sandbox in self._using.items() if sandbox.container == container]:
+            del self._using[address]
+
+    # --- what the API keeps -----------------------------------------------------------------------------------------
+
+    def observe(self, landing: Landing) -> None:
+        if landing.plural == "endpoints":
+            self._endpoint(landing)
+        elif landing.plural == "ippools":
+            self._pool(landing)
+        elif landing.plural == "reservedips":
+            self._reserve(landing)
+
+    def _endpoint(self, landing: Landing) -> None:
+        name = "/".join(landing.key)
+        after, before = landing.after, landing.before
+        if after is None:
+            assert before is not None
+            uid = before["metadata"]["uid"]
+            self._sure_to_end(name, before["spec"]["containerID"], landing.by)
+            for address, _ in self._of_endpoint.pop(uid, frozenset()):
+                if self._said.get(address, ("", ""))[0] == uid:
+                    del self._said[address]
+            return
+        uid = after["metadata"]["uid"]
+        if before is None:
+            self._claimed[uid] = landing.at
+        said = frozenset(
+            (each["address"].partition("/")[0], each["pool"])
+            for each in (after.get("status") or {}).get("addresses") or ()
+        )
+        known = self._of_endpoint.get(uid)
+        if known == said or (known is None and not said):
+            return
+        if known:
+            raise Violation(f"Endpoint {name} ({uid}) said {sorted(known)} and now says {sorted(said)}")
+        self._of_endpoint[uid] = said
+        for address, pool in sorted(said):
+            self._confirmed(uid, name, address, pool)
+
+    def _sure_to_end(self, name: str, container: str, by: str) -> None:
+        """An Endpoint is the only record of who holds an address: it goes after the sandbox, never before."""
+        for address, sandbox in self._using.items():
+            if sandbox.container == container:
+                raise Violation(f"{by} deletes {name}, and sandbox {container} has {address}")
+
+    def _confirmed(self, uid: str, name: str, address: str, pool: str) -> None:
+        holder = self._said.get(address)
+        if holder is not None:
+            raise Violation(f"{address} is confirmed to {name} ({uid}) while {holder[1]} ({holder[0]}) holds it")
+        self._said[address] = (uid, name)
+        pending, settled = self._ledgers.get(pool, ({}, set()))
+        if pending.get(address) != uid and address not in settled:
+            raise Violation(
+                f"{address} is confirmed to {name} ({uid}), and the ledger of {pool} says "
+                f"{'pending for ' + pending[address] if address in pending else 'free'}"
+            )
+        self._allowed(uid, name, address, pool)
+
+    def _allowed(self, uid: str, name: str, address: str, pool: str) -> None:
+        """It may be handed out, and could be for long before it was asked for."""
+        asked = self._claimed[uid]
+        for reservation, (reserved, since) in self._reserved.items():
+            if inside(address, reserved) and since + NOTICE_SECONDS < asked:
+                raise Violation(f"{address} is confirmed to {name}, and {reservation} reserves it since {since:.3f}")
+        offered, since = self._offered.get(pool, (set(), 0.0))
+        if address not in offered and since + NOTICE_SECONDS < asked:
+            raise Violation(f"{address} is confirmed to {name}, and {pool} does not hand it out since {since:.3f}")
+
+    def _pool(self, landing: Landing) -> None:
+        name, after = landing.key[1], landing.after
+        if after is None:
+            for known in (self._ledgers, self._pools, self._offered, self._sequences):
+                known.pop(name, None)
+            return
+        offered = offered_by(after["spec"])
+        if name not in self._offered or self._offered[name][0] != offered:
+            self._offered[name] = (offered, landing.at)
+        self._pools[name] = after
+        before = (landing.before or {}).get("status") or {}
+        status = after.get("status") or {}
+        if status.get("ledger") == before.get("ledger"):
+            return
+        sequence = status["ledger"]["sequence"]
+        if sequence <= self._sequences.get(name, 0):
+            raise Violation(f"the ledger of {name} was written with sequence {sequence}, and had it before")
+        self._sequences[name] = sequence
+        pending, settled = self._ledgers[name] = held_by_ledger(status)
+        if pending.keys() & settled:
+            raise Violation(f"the ledger of {name} has {sorted(pending.keys() & settled)} pending and settled")
+        for address, (uid, endpoint) in self._said.items():
+            if (address, name) not in self._of_endpoint[uid]:
+                continue
+            if pending.get(address, uid) != uid or (address not in pending and address not in settled):
+                raise Violation(
+                    f"{endpoint} ({uid}) holds {address}, and the ledger of {name} is written with it "
+                    f"{'pending for ' + pending[address] if address in pending else 'free'}"
+                )
+        self._counts(name, status, len(pending) + len(settled))
+
+    def _counts(self, name: str, status: dict[str, Any], held: int) -> None:
+        if status["allocated"] != held:
+            raise Violation(f"{name} counts {status['allocated']} allocated, and its ledger holds {held}")
+
+    def _reserve(self, landing: Landing) -> None:
+        if landing.after is None:
+            self._reserved.pop(landing.key[1], None)
+        else:
+            self._reserved[landing.key[1]] = (spans(landing.after["spec"]["ips"]), landing.at)
+
+    # --- after quiet ------------------------------------------------------------------------------------------------
+
+    def capacity(self, pool: str) -> int:
+        """How many addresses it could hand out, if nobody held any."""
+        offered = self._offered[pool][0]
+        return sum(not any(inside(address, spans) for spans, _ in self._reserved.values()) for address in offered)
+
+    def losers(self) -> set[str]:
+        """Pools that another one excludes, or should: Ready they may not be together."""
+        ready = {name for name, pool in self._pools.items() if _ready(pool)}
+        both = {
+            name
+            for name in ready
+            for other in ready
+            if name < other and self._offered[name][0] & self._offered[other][0]
+        }
+        if both:
+            raise Violation(f"pools that overlap are Ready together: {sorted(both)}")
+        return {name for name in self._pools if name not in ready}
+
+    def unclean(self) -> str:
+        """What has not come back; empty when all has."""
+        if self._using:
+            return "containers have addresses: " + ", ".join(sorted(self._using))
+        if self._of_endpoint:
+            return f"Endpoints are left: {sorted(self._said.items())}"
+        for name, (pending, settled) in self._ledgers.items():
+            if pending or settled:
+                return f"the ledger of {name} holds {sorted(pending.items())} pending, {sorted(settled)} settled"
+        for name, pool in self._pools.items():
+            status = pool.get("status") or {}
+            free = self.capacity(name)
+            counted = (status.get("total"), status.get("allocated"), status.get("available"))
+            if counted != (free, 0, free):
+                return f"{name} counts (total, allocated, available) {counted}, and {free} are free"
+        return ""
+
+
+def _ready(pool: dict[str, Any]) -> bool:
+    generation = pool["metadata"]["generation"]
+    return any(
+        each["type"] == "Ready" and each["status"] == "True" and each["observedGeneration"] == generation
+        for each in (pool.get("status") or {}).get("conditions") or ()
+    )
