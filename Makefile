@@ -45,6 +45,9 @@ test: tools install ## everything: lint, unit, property, a real API server, real
 	@$(MAKE) --no-print-directory lint
 	@$(BIN)/python -m pytest
 
+sim: $(STAMP) ## SEEDS=2000 histories in simulated time; SEED=n tells one in full, BUG=name breaks a rule
+	@$(BIN)/python -m tests.simulation $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),2000)) $(if $(BUG),--bug $(BUG))
+
 demo: tools install ## a real two-node cluster, Berth in it, 30 Pods, and what one would look at
 	@$(BIN)/python -m e2e.demo
 
