@@ -276,8 +276,10 @@ def _is_ready(pool: Object) -> bool:
 
 
 @contextmanager
-def fleet(plane: ControlPlane, folder: Path, nodes: int = 1, agent: list[str] = BERTH) -> Iterator[Fleet]:
-    """All of it, started together and awaited; ended politely, so that the next operator finds no Lease."""
+def fleet(
+    plane: ControlPlane, folder: Path, nodes: int = 1, agent: list[str] = BERTH, led_by: Process | None = None
+) -> Iterator[Fleet]:
+    """All of it, started together and awaited. `led_by`: an operator that runs already (each has a Lease of its own)."""
     subprocess.run(["make", "-s", "-C", ROOT / "cni-plugin" / "shim", f"PYTHON={sys.executable}"], check=True)
     namespace = f"cni-{uuid.uuid4().hex[:6]}"
     plane.kubectl("create", "namespace", namespace)
@@ -285,7 +287,9 @@ def fleet(plane: ControlPlane, folder: Path, nodes: int = 1, agent: list[str] = 
     kubeconfig = ["--kubeconfig", str(plane.kubeconfig)]
     environment = {"PYTHONPATH": str(ROOT)}
     own = ["--namespace", namespace, "--identity", namespace]
-    operator = Process(f"{namespace}-operator", [*BERTH, "operator", *kubeconfig, *own], plane.directory, environment)
+    operator = led_by or Process(
+        f"{namespace}-operator", [*BERTH, "operator", *kubeconfig, *own], plane.directory, environment
+    )
     made = Fleet(plane, namespace, operator)
     for number in range(nodes):
         name = f"{namespace}-{number}"
@@ -295,7 +299,8 @@ def fleet(plane: ControlPlane, folder: Path, nodes: int = 1, agent: list[str] = 
         process = Process(name, [*agent, "agent", *kubeconfig, *arguments], plane.directory, environment)
         made.nodes.append(Node(name, place, process))
     try:
-        operator.start()
+        if led_by is None:
+            operator.start()
         for node in made.nodes:
             node.process.start()
         for node in made.nodes:
@@ -304,4 +309,5 @@ def fleet(plane: ControlPlane, folder: Path, nodes: int = 1, agent: list[str] = 
     finally:
         for node in made.nodes:
             node.process.stop(bound=2)
-        operator.stop()
+        if led_by is None:
+            operator.stop()
