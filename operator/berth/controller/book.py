@@ -125,8 +125,8 @@ class Book:
             self._urgent.set()
 
     def shown(self, version: int) -> None:
-        """A watch shows this version. One that is neither what was read nor what we wrote is somebody else's: a person's
-        spec, a rival's ledger, or a write of a leader before us that came late."""
+        """A watch shows this version. One that is neither what was read nor what we wrote is somebody else's: a
+        person's spec, a rival's ledger, or a write of a leader before us that came late."""
         self._shown = max(self._shown, version)
         self.look_again()
 

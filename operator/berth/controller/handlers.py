@@ -1,7 +1,7 @@
 """What kopf tells us: pools and reservations as they change.
 
 Endpoints and Pods do not come this way. kopf copies and compares each object twice for each event and keeps a worker
-for each object; `docs/performance.md` has the figures. For kinds that change rarely that is no cost, and kopf's
+for each object; `python -m bench.event_path` has the figures. For kinds that change rarely that is no cost, and kopf's
 restarts, back-off and logging are worth having.
 """
 
