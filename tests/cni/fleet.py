@@ -279,7 +279,7 @@ def _is_ready(pool: Object) -> bool:
 def fleet(
     plane: ControlPlane, folder: Path, nodes: int = 1, agent: list[str] = BERTH, led_by: Process | None = None
 ) -> Iterator[Fleet]:
-    """All of it, started together and awaited. `led_by`: an operator that runs already (each has a Lease of its own)."""
+    """All of it, started together and awaited. `led_by`: an operator that runs already (a second would lead too)."""
     subprocess.run(["make", "-s", "-C", ROOT / "cni-plugin" / "shim", f"PYTHON={sys.executable}"], check=True)
     namespace = f"cni-{uuid.uuid4().hex[:6]}"
     plane.kubectl("create", "namespace", namespace)

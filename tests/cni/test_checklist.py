@@ -276,14 +276,15 @@ async def test_gc_frees_what_its_list_leaves_out_of_its_network_and_node(story: 
     assert await node.call("GC") == (0, {})
     assert await story.containers() == ["c1", "c2", "c3", "c4"]
     # 58, 61: one that lives, one that nobody knows
-    listed = [{"containerID": each, "ifname": "eth0"} for each in ("c1", "unknown")]
-    assert await node.call("GC", **{key: listed}) == (0, {})
+    some: dict[str, Any] = {key: [{"containerID": each, "ifname": "eth0"} for each in ("c1", "unknown")]}
+    assert await node.call("GC", **some) == (0, {})
     assert await story.containers() == ["c1", "c3", "c4"]
     # 60: none lives
-    assert await node.call("GC", **{key: []}) == (0, {})
+    none: dict[str, Any] = {key: []}
+    assert await node.call("GC", **none) == (0, {})
     assert await story.containers() == ["c3", "c4"]
-    assert await node.call("GC", network="second", **{key: []}) == (0, {})
-    assert await other.call("GC", **{key: []}) == (0, {})
+    assert await node.call("GC", network="second", **none) == (0, {})
+    assert await other.call("GC", **none) == (0, {})
     await story.empty()
 
 

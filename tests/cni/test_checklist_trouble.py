@@ -8,6 +8,7 @@ import contextlib
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -76,7 +77,7 @@ async def test_two_hundred_adds_at_once_on_a_pool_of_two_hundred_and_then_one_mo
     ],
 )
 async def test_a_pool_is_handed_out_to_its_last_address(
-    story: Story, subnet: str, spec: dict[str, object], six: bool, lasts: list[int | str]
+    story: Story, subnet: str, spec: dict[str, Any], six: bool, lasts: list[int | str]
 ) -> None:
     node = story.nodes[0]
     pool = await story.pool(six=six, subnet=subnet, **spec)

@@ -40,11 +40,8 @@ class Host:
 
     def open(self) -> None:
         run("ip", "netns", "add", self.name)
-        for words in (
-            ["link", "set", "lo", "up"],
-            ["link", "add", "up0", "type", "dummy"],
-            ["link", "set", "up0", "up"],
-        ):
+        pair = ["link", "add", "up0", "type", "veth", "peer", "name", "up1"]
+        for words in (pair, *(["link", "set", each, "up"] for each in ("lo", "up0", "up1"))):
             run("ip", "-n", self.name, *words)
 
     def close(self) -> None:
