@@ -54,6 +54,7 @@ class ObjectMeta(Wire):
     creation_timestamp: str = Field("", alias="creationTimestamp")
     deletion_timestamp: str | None = Field(None, alias="deletionTimestamp")
     labels: dict[str, str] = Field(default_factory=dict)
+    finalizers: tuple[str, ...] = ()
 
 
 class Endpoint(Wire):

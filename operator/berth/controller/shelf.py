@@ -19,6 +19,7 @@ from pydantic import ValidationError
 from berth.api.ippool import IPPoolSpec, IPPoolStatus, write_counts
 from berth.controller.allocator import Allocator
 from berth.controller.book import UNDECIDED, Book, Standing
+from berth.controller.guard import Guard, empty
 from berth.controller.metrics import METRICS
 from berth.core.ledger import Ledger
 from berth.core.overlap import Contender, conflicts, shared
@@ -49,6 +50,7 @@ class Shelf:
         self._api = api
         self._allocator = allocator
         self._spawn = spawn
+        self._guard = Guard(api)
         self.reserved: dict[str, dict[Family, Ranges]] = {}
         self.doubt: Doubts = lambda pool, addresses: None
         self._to_load: set[str] = set()
@@ -220,6 +222,7 @@ class Shelf:
 
     def _accepted(self, book: Book, granted: list[tuple[str, int]]) -> None:
         self._allocator.accepted(book, granted)
+        self._part_with(book)
         if book.name in self._straying:
             self.judge()
 
@@ -245,7 +248,13 @@ class Shelf:
             elif standing is not UNDECIDED:
                 book.serving = standing.ready
                 book.state(standing)
+            self._part_with(book)
         self._tell()
+
+    def _part_with(self, book: Book) -> None:
+        """One that is being deleted may go once nobody holds an address of it."""
+        if empty(book):
+            self._spawn(self._guard.take_off(book))
 
     def _tell(self) -> None:
         """To the allocator: serving or not; of those being promoted nothing yet."""
@@ -284,13 +293,17 @@ class Shelf:
                 await asyncio.sleep(PAUSE_AFTER_FAILURE)
                 self._promotion_wanted.set()
 
-    async def _promote(self) -> None:
+    def _candidates(self) -> list[Book]:
         lost = conflicts(filter(None, (_contender(book) for book in self._books.values())))
-        candidates = [
+        return [
             book
             for book in self._books.values()
             if not book.serving and book.name not in lost and self._standing(book) == SERVING
         ]
+
+    async def _promote(self) -> None:
+        guarded = await self._guard.put_on(self._candidates())
+        candidates = [book for book in self._candidates() if book in guarded]
         if not candidates:
             return
         stating = {asyncio.create_task(book.stated(SERVING)) for book in candidates}
