@@ -293,6 +293,8 @@ class Allocator:
             candidates = {} if isinstance(choice, Refused) else dict(choice.candidates)
             for offer in (self.offers[name] for name in pending if name in self.offers):
                 candidates[offer.pool.family] = (offer.pool,)
+            if isinstance(choice, Refused) and not candidates.keys() >= self._families_of(claim):
+                return choice  # half of it is no answer: it waits with what it has
             return claim, Choice(candidates)
         return choice if isinstance(choice, Refused) else (claim, choice)
 
@@ -316,6 +318,13 @@ class Allocator:
             self.release(berth)
         wanted = {family: address for family, (_, address) in kept.items()}
         return replace(claim, wanted={**claim.wanted, **wanted}), Choice(candidates)
+
+    def _families_of(self, claim: Claim) -> frozenset[Family]:
+        """Those that it asks for or was granted; of one that says nothing, those of the default pools."""
+        if claim.uid in self._complete and all(name in self.offers for name in self._pending[claim.uid]):
+            return frozenset(self.offers[name].pool.family for name in self._pending[claim.uid])
+        default = frozenset(offer.pool.family for offer in self.offers.values() if offer.pool.default)
+        return _families(claim) or default
 
     def _hands_out(self, pool: str, address: int) -> bool:
         """Or cannot tell: its ledger is being read."""
