@@ -18,12 +18,15 @@ from berth.controller.scribe import Scribe
 from berth.controller.shelf import Shelf
 from berth.controller.surroundings import UNFINISHED
 from berth.kube.client import Api, Object
+from berth.kube.errors import KubeError
 from berth.kube.reflector import follow
 from berth.kube.resources import ENDPOINTS, NAMESPACES, NODES, PODS, POOLS, RESERVED
 
 log = logging.getLogger(__name__)
 
 PATIENCE_LOOK_SECONDS = 0.25
+# kopf lists again after a watch that was too old, and then says nothing of what has vanished meanwhile.
+SWEEP_SECONDS = 60.0
 
 
 class Term:
@@ -70,6 +73,7 @@ class Term:
             tasks.create_task(self._herald.run())
             tasks.create_task(self._reclaimer.run(self.allocator))
             tasks.create_task(self._lose_patience())
+            tasks.create_task(self._sweep(shelf, reservations))
 
     async def _look_around(self, tasks: asyncio.TaskGroup) -> None:
         world = self.allocator.world
@@ -84,6 +88,25 @@ class Term:
             await asyncio.sleep(PATIENCE_LOOK_SECONDS)
             if len(self.allocator.waiting):
                 self.allocator.lose_patience()
+
+    async def _sweep(self, shelf: Shelf, reservations: Reservations) -> None:
+        """Reservations and pools that are gone, and nobody said so. What came while they were listed stays."""
+        while True:
+            await asyncio.sleep(SWEEP_SECONDS)
+            reserved, books = dict(shelf.reserved), list(self.allocator.books.values())
+            try:
+                listed = [await self._api.list(each.path(), metadata=True) for each in (RESERVED, POOLS)]
+            except KubeError as error:
+                log.warning("pools and reservations not readable, trying again", extra={"error": str(error)})
+                continue
+            names = {item["metadata"]["name"] for item in listed[0].items}
+            uids = {item["metadata"]["uid"] for item in listed[1].items}
+            for name, ranges in reserved.items():
+                if name not in names and shelf.reserved.get(name) is ranges:
+                    reservations.gone({"metadata": {"name": name}})
+            for book in books:
+                if book.meta.uid not in uids:
+                    book.recheck()
 
     # --- what kopf tells ---------------------------------------------------------------------------------------------
 
