@@ -134,7 +134,10 @@ class Fleet:
         return self._process(name, [*command, *arguments])
 
     def _process(self, name: str, argv: list[str]) -> Process:
-        process = Process(name, argv, self._plane.directory, {"PYTHONPATH": str(ROOT)})
+        # Temporary files, as the operator's of the CA, go with the trial's folder though the process is killed.
+        temporary = self._plane.directory / "tmp"
+        temporary.mkdir(exist_ok=True)
+        process = Process(name, argv, self._plane.directory, {"PYTHONPATH": str(ROOT), "TMPDIR": str(temporary)})
         process.start()
         return process
 
