@@ -24,7 +24,7 @@ def test_every_address_of_the_ledger_and_no_other(
 
 
 def test_two_hundred_full_pools_of_a_16_are_read_in_a_moment() -> None:
-    full = Image(1, {}, dict.fromkeys(range(200 * 64), 2 ** SPAN - 1))
+    full = Image(1, {}, dict.fromkeys(range(200 * 64), 2**SPAN - 1))
     began = time.monotonic()
     assert held_in(full).runs == ((0, 200 * 65536 - 1),)
     assert time.monotonic() - began < 2
