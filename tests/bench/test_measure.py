@@ -48,11 +48,11 @@ def test_the_budget_is_held_by_two_writes_and_a_share_of_a_third() -> None:
 
 
 def test_what_goes_beyond_the_budget_is_named() -> None:
-    counted = spent(POST_endpoints=101, PUT_endpointsSLASHstatus=100, PUT_ippoolsSLASHstatus=31, GET_endpoints=1)
+    counted = spent(POST_endpoints=101, PUT_endpointsSLASHstatus=100, PUT_ippoolsSLASHstatus=35, GET_endpoints=1)
     counted.conflicts = 1
     assert over_budget("create", counted, 100, 0) == [
         "create: 201 writes of claims for 100 ADDs and 0 DELs, allowed are 200",
-        "create: 31 ledger writes for 100 ADDs and 0 DELs, allowed are 30",
+        "create: 35 ledger writes for 100 ADDs and 0 DELs, allowed are 34",
         "create: 1 reads for 100 ADDs and 0 DELs, allowed are 0",
         "create: 1 conflicts for 100 ADDs and 0 DELs, allowed are 0",
     ]
