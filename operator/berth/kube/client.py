@@ -1,8 +1,9 @@
 """The way to the Kubernetes API: JSON in, JSON out, no models (they take 16 times as long to decode).
 
 One HTTP/1.1 connection pool with TLS, a token bucket so that one client never floods the API server, and errors of
-`berth.kube.errors`. A write is sent once: whether it may be repeated is for the caller to know. Only a 429, which
-promises that nothing was done, is waited out here.
+`berth.kube.errors`. Whether a write may be repeated is for the caller to know; only a 429, which promises that nothing
+was done, is waited out here. aiohttp itself repeats a PUT or DELETE whose kept-alive connection was dropped: harmless,
+because each of ours carries a uid or a resourceVersion.
 """
 
 import asyncio
