@@ -168,12 +168,16 @@ class History:
             node.agent.client.severed = False
             node.agent.process.resume()
             node.agent.start()
+        leading = [operator for operator in self.operators if operator.leads]
+        stays = self.random.choice(leading) if leading and self.random.random() < 0.5 else None
         for operator in self.operators:
             operator.process.resume()
-            operator.step_down()
+            if operator is not stays:
+                operator.step_down()
             if operator.process.dead:
                 operator.restart(False)
-        self.random.choice(self.operators).lead()
+        if stays is None:
+            self.random.choice(self.operators).lead()
         for name in [each["metadata"]["name"] for each in world.api.all("ippools")]:
             world.api.change("ippools", name, "", _enable, "someone")
         await self._until(
