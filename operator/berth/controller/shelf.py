@@ -208,6 +208,8 @@ class Shelf:
         for book in books:
             if self._books.get(book.name) is not book or isinstance(book.pool, BadField):
                 continue
+            if book.name in self._to_load:
+                continue  # lost again while it was read: this reading is too old, and another follows
             image = book.image(book.pool.family)
             if isinstance(image, BadField):
                 continue
