@@ -153,6 +153,11 @@ class Stream:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
+    @property
+    def idle(self) -> bool:
+        """Everything that was sent has arrived."""
+        return not self._under_way
+
     def send(self, kind: str, happened: Happened) -> None:
         self._under_way.append((kind, happened))
 
@@ -419,8 +424,8 @@ class ApiServer:
 
     def _send(self, plural: str, stream: Stream, happened: Happened) -> None:
         kind = _kind(stream.matches, happened)
-        if kind is None or stream.over:
-            return
+        if kind is None or stream.over or stream.ends == 0.0:
+            return  # what follows a cut is not told either
         if self.random.random() < self.faults.cut:
             self._streams[plural].pop(stream, None)
             self.counted["cut"] = self.counted.get("cut", 0) + 1
@@ -437,7 +442,7 @@ class ApiServer:
         if stream.over or stream.ends == 0.0:
             return
         self._streams[plural].pop(stream, None)
-        if stream.told <= self.loop.time():
+        if stream.idle:
             stream.push(Change("BOOKMARK", {"metadata": {"resourceVersion": str(self.version)}}))
         stream.push(None)
 
