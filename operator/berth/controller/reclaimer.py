@@ -88,7 +88,7 @@ class Reclaimer:
         try:
             await self._api.delete(ENDPOINTS.path(claim.name, namespace=claim.namespace), uid=claim.uid)
         except (NotFound, Conflict):
-            return True
+            return False  # its end is on its way to us; if it is not, it is looked at again
         METRICS.reclaims.labels(verdict.reason.value).inc()
         log.info(
             "claim taken off a Pod that is gone",
