@@ -50,7 +50,7 @@ class Place:
 
 
 def open_place(plane: ControlPlane, shim: Path, folder: Path, nodes: tuple[str, ...]) -> Place:
-    plane.kubectl("create", "namespace", "berth-system")
+    plane.kubectl("create", "namespace", "berth-system", check=False)  # another suite may have made it
     common = ["--kubeconfig", str(plane.kubeconfig)]
     operator = Process("operator", [str(BERTH), "operator", *common], plane.directory)
     operator.start()
