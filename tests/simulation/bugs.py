@@ -319,13 +319,15 @@ BUGS: Mapping[str, Callable[[], Patches]] = {
 # A seed that showed each on 2026-11-23, to begin the search with.
 FIRST: Mapping[str, int] = {
     "no-precondition": 8,
-    "take-back": 8,
-    "release-by-name": 61,
-    "one-observation": 21,
-    "settle-before-confirm": 149,
-    "no-pending-list": 368,
-    "any-container": 60,
-    "resurrect": 12,
+    "take-back": 101,
+    "claims-before-ledger": 8,
+    "release-by-name": 72,
+    "one-observation": 22,
+    "settle-before-confirm": 167,
+    "no-pending-list": 486,
+    "any-container": 88,
+    "resurrect": 41,
+    "unknown-is-done": 90,
 }
 
 
