@@ -11,6 +11,7 @@ from pathlib import Path
 import uvloop
 
 import berth_cni.lean  # noqa: F401  (before all that imports aiohttp)
+from berth.health import served
 from berth.kube.client import Client
 from berth.kube.config import Access, load
 from berth.kube.errors import BadConfiguration
@@ -20,7 +21,6 @@ from berth.logs import set_up
 from berth_cni.adding import Adder
 from berth_cni.agent import STATUS_PATIENCE_SECONDS, Agent
 from berth_cni.claims import Claims
-from berth_cni.health import served
 from berth_cni.install import find_shim, install
 from berth_cni.journal import Journal
 from berth_cni.metrics import Metrics

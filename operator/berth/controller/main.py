@@ -2,24 +2,21 @@
 
 import argparse
 import asyncio
-import contextlib
 import logging
-import os
 import secrets
 import signal
 import socket
-from collections.abc import AsyncIterator
 from typing import Any
 
 import kopf
 import prometheus_client
 import uvloop
-from aiohttp import web
 
 from berth.controller import handlers
 from berth.controller.leadership import lead, resign
 from berth.controller.metrics import METRICS
 from berth.controller.term import Term
+from berth.health import served
 from berth.kube.client import Client, Object
 from berth.kube.config import Access, load
 from berth.kube.errors import BadConfiguration, KubeError, NotFound
@@ -56,7 +53,7 @@ class Operator:
     async def run(self) -> None:
         async with Client(self._access, rate=REQUESTS_A_SECOND, burst=BURST, name="berth-operator") as api:
             await _check(api, self._access.server)
-            async with _health(self._health_port):
+            async with served(self._health_port, lambda: True, _metrics):
                 await self._serve(api)
 
     async def _serve(self, api: Client) -> None:
@@ -141,28 +138,5 @@ async def _check(api: Client, server: str) -> None:
         raise BadConfiguration(f"{server} does not answer as a Kubernetes API should: {error}") from None
 
 
-@contextlib.asynccontextmanager
-async def _health(port: int) -> AsyncIterator[None]:
-    """/healthz and /metrics on `port`; nothing when it is 0."""
-    if not port:
-        yield
-        return
-
-    async def healthz(_: web.Request) -> web.Response:
-        return web.Response(text="ok\n")
-
-    async def metrics(_: web.Request) -> web.Response:
-        return web.Response(body=prometheus_client.generate_latest(), content_type="text/plain")
-
-    application = web.Application()
-    application.add_routes([web.get("/healthz", healthz), web.get("/metrics", metrics)])
-    runner = web.AppRunner(application, access_log=None)
-    await runner.setup()
-    try:
-        await web.TCPSite(runner, os.environ.get("BERTH_HEALTH_ADDRESS", "0.0.0.0"), port).start()
-    except OSError as error:
-        raise BadConfiguration(f"--health-port {port}: {error.strerror}: name a port that is free") from None
-    try:
-        yield
-    finally:
-        await runner.cleanup()
+def _metrics() -> str:
+    return prometheus_client.generate_latest().decode()

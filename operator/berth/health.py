@@ -1,4 +1,4 @@
-"""/healthz and /metrics of an agent."""
+"""/healthz and /metrics of an agent or an operator."""
 
 import contextlib
 import os
