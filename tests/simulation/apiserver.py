@@ -22,6 +22,7 @@ import orjson
 
 from berth.kube.client import Change, Listing, Object
 from berth.kube.errors import AlreadyExists, BadRequest, Busy, Conflict, Expired, KubeError, NotFound, Unknown
+from tests.simulation.checker import Landing
 from tests.simulation.loop import SimulatedLoop
 
 CLIENT_SECONDS = 20.0  # after which a real client gives up
@@ -47,18 +48,6 @@ class Stored:
     def copy(self, metadata: bool = False) -> Object:
         loaded: Object = orjson.loads(self.raw)
         return {"metadata": loaded["metadata"]} if metadata else loaded
-
-
-@dataclass(frozen=True, slots=True)
-class Landing:
-    """A write that has taken place. `before` and `after` are to be read only."""
-
-    at: float
-    plural: str
-    key: Key
-    before: Object | None
-    after: Object | None
-    by: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 Written apart from the code it judges: it imports nothing of it, and reads what the API keeps by itself. It is told what
 containers really have (the address an ADD returned to a sandbox, until that sandbox's end) and sees every write land.
+Simulated histories and those of real processes (tests/chaos) have the same judge.
 """
 
 from base64 import b64decode
@@ -9,8 +10,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network, summarize_address_range
 from typing import Any
-
-from tests.simulation.apiserver import Landing
 
 # An operator learns of a reservation or a change of spec by its watch, which may be slow: what was handed out within
 # this time of the change is nobody's fault.
@@ -22,6 +21,18 @@ Span = tuple[int, int, int]  # family, first, last
 
 class Violation(Exception):
     """What must not be."""
+
+
+@dataclass(frozen=True, slots=True)
+class Landing:
+    """A write that has taken place, of an object as the API keeps it. `before` and `after` are to be read only."""
+
+    at: float
+    plural: str
+    key: tuple[str, str]  # namespace, name
+    before: dict[str, Any] | None
+    after: dict[str, Any] | None
+    by: str
 
 
 @dataclass(slots=True)
