@@ -11,10 +11,11 @@ from typing import Any
 from unittest import mock
 
 import berth_cni.releasing
-from berth.controller import reclaimer, shelf
+from berth.controller import promotion, reclaimer
 from berth.controller.allocator import Allocator
 from berth.controller.book import Book
 from berth.controller.claims import ClaimView, Seen
+from berth.controller.promotion import Promotion
 from berth.controller.shelf import Shelf
 from berth.core.ledger import Image, Ledger
 from berth.core.ranges import Family, Ranges
@@ -197,15 +198,15 @@ def resurrect() -> Patches:
 def no_second_reading() -> Patches:
     """A pool serves as soon as it says so: rivals are not looked for."""
 
-    async def promote(self: Shelf) -> None:
-        books = [book for book in self._books.values() if self._standing(book) == shelf.SERVING]
+    async def promote(self: Promotion) -> None:
+        books = [book for book in self._books.values() if self._standing(book) == promotion.SERVING]
         for book in books:
             book.serving = True
-            book.state(shelf.SERVING)
+            book.state(promotion.SERVING)
         self._tell()
 
-    yield mock.patch.object(Shelf, "_promote", promote)
-    yield mock.patch.object(shelf, "conflicts", return_value={})
+    yield mock.patch.object(Promotion, "_promote", promote)
+    yield mock.patch.object(promotion, "conflicts", return_value={})
 
 
 def unknown_is_done() -> Patches:
@@ -240,7 +241,7 @@ def free_with_pod() -> Patches:
         parted(self, pod_uid)
         for seen in self.claims.of_pod(pod_uid):
             for holding in seen.claim.holdings:
-                self._holders.pop((holding.pool, holding.address), None)
+                self.holders.let_go((holding.pool, holding.address), seen.claim.uid)
                 self.release((holding.pool, holding.address))
 
     yield mock.patch.object(Allocator, "_parted", hasty)

@@ -12,6 +12,7 @@ from dataclasses import replace
 from berth.api.endpoint import write_addresses
 from berth.controller.book import Book
 from berth.controller.claims import Berth, ClaimView, Seen
+from berth.controller.holders import Attachment, Holders, Kept
 from berth.controller.metrics import METRICS
 from berth.controller.surroundings import Life, Live, World
 from berth.controller.waiting import WaitingLines
@@ -29,7 +30,6 @@ log = logging.getLogger(__name__)
 # An exhausted pool is reported only after this: a Pod's replacement can ask before its predecessor's end is seen.
 PATIENCE_SECONDS = 0.5
 
-Attachment = tuple[str, str, str]
 Statement = tuple[dict[str, object], Refused | None]
 
 
@@ -58,10 +58,8 @@ class Allocator:
         self._postponed: set[str] = set()  # until a pool that might serve them is loaded and judged
         self._pending: dict[str, dict[str, int]] = {}  # claim -> pool -> address, as the ledgers' pending has it
         self._complete: set[str] = set()  # those of them that have an address of every family they are to have
-        self._holders: dict[Berth, str] = {}  # confirmed
-        self._heirs: dict[Berth, list[str]] = {}  # confirmed too: the end of the holder before is not seen yet
-        self._kept: dict[Attachment, list[Berth]] = {}  # Endpoint gone, Pod alive
-        self._kept_of_pod: dict[str, set[Attachment]] = {}
+        self.holders = Holders()
+        self.kept = Kept()
         self._draining = False
 
     # --- facts: Endpoints --------------------------------------------------------------------------------------------
@@ -83,12 +81,10 @@ class Allocator:
             self._hold(claim, (holding.pool, holding.address))
 
     def _hold(self, claim: Claim, berth: Berth) -> None:
-        holder = self._holders.setdefault(berth, claim.uid)
+        holder = self.holders.hold(berth, claim.uid)
         if holder != claim.uid:
             log.critical("an address is confirmed to two claims", extra={"berth": berth, "claims": (holder, claim.uid)})
             METRICS.violations.inc()
-            if claim.uid not in self._heirs.setdefault(berth, []):
-                self._heirs[berth].append(claim.uid)
             return
         book = self.books.get(berth[0])
         if book is not None and book.ledger is not None:
@@ -125,7 +121,7 @@ class Allocator:
                 self._touched(book)
         for holding in claim.holdings:
             berth = (holding.pool, holding.address)
-            if not self._let_go(berth, claim.uid):
+            if not self.holders.let_go(berth, claim.uid):
                 continue
             if self.world.pods.life(claim.pod_uid) is Life.ALIVE:
                 # Its sandbox is being made again, or someone deleted the Endpoint: the Pod may still use it.
@@ -133,39 +129,21 @@ class Allocator:
             else:
                 self.release(berth)
 
-    def _let_go(self, berth: Berth, uid: str) -> bool:
-        """True when nobody holds it now."""
-        heirs = self._heirs.get(berth, [])
-        if self._holders.get(berth) != uid:
-            if uid in heirs:
-                heirs.remove(uid)
-            return False
-        if heirs:
-            self._holders[berth] = heirs.pop(0)
-            return False
-        del self._holders[berth]
-        self._heirs.pop(berth, None)
-        return True
-
     def keep(self, attachment: Attachment, berth: Berth) -> None:
         """Hold an address without an Endpoint for a Pod that lives; its next claim gets it back."""
-        self._kept.setdefault(attachment, []).append(berth)
-        self._kept_of_pod.setdefault(attachment[0], set()).add(attachment)
+        self.kept.keep(attachment, berth)
         for seen in self.claims.of_pod(attachment[0]):
             self.consider(seen.claim.uid)
-
-    def kept(self) -> set[Berth]:
-        return {berth for berths in self._kept.values() for berth in berths}
 
     def occupied(self, berth: Berth) -> bool:
         """An Endpoint holds it, or it is kept for a Pod, or it is free already."""
         book = self.books.get(berth[0])
         free = book is not None and book.ledger is not None and berth[1] not in book.ledger.settled
-        return free or berth in self._holders or berth in self.kept()
+        return free or berth in self.holders or berth in self.kept.berths()
 
     def release(self, berth: Berth) -> None:
         book = self.books.get(berth[0])
-        if book is None or book.ledger is None or berth in self._holders or berth[1] in book.ledger.pending:
+        if book is None or book.ledger is None or berth in self.holders or berth[1] in book.ledger.pending:
             return
         book.ledger.release(berth[1], self._clock())
         METRICS.releases.inc()
@@ -176,9 +154,8 @@ class Allocator:
     def _parted(self, pod_uid: str) -> None:
         if self.world.pods.life(pod_uid) is not Life.UNKNOWN:
             return
-        for attachment in self._kept_of_pod.pop(pod_uid, ()):
-            for berth in self._kept.pop(attachment, ()):
-                self.release(berth)
+        for berth in self.kept.parted(pod_uid):
+            self.release(berth)
         for seen in self.claims.of_pod(pod_uid):
             self._suspect(seen)
 
@@ -189,19 +166,19 @@ class Allocator:
         Endpoint says who holds them."""
         for claim, address in [(claim, address) for address, claim in ledger.pending.items()]:
             seen = self.claims.get(claim)
-            if seen is None or (seen.claim.confirmed and self._holders.get((book.name, address)) != claim):
+            if seen is None or (seen.claim.confirmed and self.holders.of((book.name, address)) != claim):
                 ledger.withdraw(claim, self._clock())
             elif not seen.claim.confirmed:
                 self._pending.setdefault(claim, {})[book.name] = address
         book.ledger = ledger
-        for berth, claim in self._holders.items():
-            if berth[0] == book.name and (contested := ledger.settle(berth[1], claim)) is not None:
+        for address, claim in self.holders.in_pool(book.name):
+            if (contested := ledger.settle(address, claim)) is not None:
                 self._contest(book, contested)
-        kept = self.kept()
+        kept = self.kept.berths()
         return {
             address
             for address in ledger.settled
-            if (book.name, address) not in self._holders and (book.name, address) not in kept
+            if (book.name, address) not in self.holders and (book.name, address) not in kept
         }
 
     def detach(self, book: Book) -> None:
@@ -284,7 +261,7 @@ class Allocator:
     def _choice(self, claim: Claim, around: Surroundings) -> tuple[Claim, Choice] | Refused:
         # One kept because its Pod reports it has no network: the status names the interface alone.
         for attachment in (claim.attachment, (claim.pod_uid, "", claim.interface)):
-            if attachment in self._kept:
+            if attachment in self.kept:
                 return self._regain(claim, around, attachment)
         claim, choice = decide(claim, around, self.offers)
         pending = self._pending.get(claim.uid)
@@ -303,7 +280,7 @@ class Allocator:
         pools still hand it out. Families of which nothing was kept are chosen as for any claim."""
         kept = {
             self.offers[name].pool.family: (name, address)
-            for name, address in self._kept[attachment]
+            for name, address in self.kept.of(attachment)
             if name in self.offers and self._hands_out(name, address)
         }
         claim, choice = decide(claim, around, self.offers)
@@ -313,8 +290,7 @@ class Allocator:
         candidates |= {family: (self.offers[name].pool,) for family, (name, _) in kept.items()}
         if any(not self._open(pool, claim.uid) for pools in candidates.values() for pool in pools):
             return claim, Choice(candidates)  # it waits until they are, and what is kept stays so
-        self._kept_of_pod.get(claim.pod_uid, set()).discard(attachment)
-        for berth in self._kept.pop(attachment):
+        for berth in self.kept.give_up(attachment):
             self.release(berth)
         wanted = {family: address for family, (_, address) in kept.items()}
         return replace(claim, wanted={**claim.wanted, **wanted}), Choice(candidates)
