@@ -2,10 +2,11 @@
 
     python -m bench.scale [LEVEL ...]        default 1000 10000 30000 60000
 
-Against a real kube-apiserver and etcd, with one real operator and a pool of a whole /16. At each level the pool is
-filled up to it by claims that the operator grants (so many a second), then single claims are timed on the idle system,
-then a new operator takes over: how long from being elected to granting, and how much memory it has. Nothing on the way
-of one address may grow with the number of addresses held.
+Against a real kube-apiserver and etcd, with one real operator, a pool of a whole /16, and a hundred agents' watches, each
+of its own node's Endpoints. At each level the pool is filled up to it by claims that the operator grants (so many a
+second), then single claims are timed on the idle system, then a new operator takes over: how long from being elected to
+granting, and how much memory it has, at its most and once it is at rest. Nothing on the way of one address may grow with
+the number of addresses held.
 """
 
 import asyncio
@@ -15,13 +16,13 @@ import statistics
 import sys
 import tempfile
 import time
-from dataclasses import asdict, dataclass
+from contextlib import AsyncExitStack
 from datetime import datetime
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
 
+from bench.scale_report import Level, report
 from berth.kube.client import Change, Client, Listing, Object
 from berth.kube.config import load
 from berth.kube.reflector import follow
@@ -31,25 +32,13 @@ from e2e.cluster import ControlPlane, Options, Process
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "bench" / "results"
 LEVELS = (1000, 10_000, 30_000, 60_000)
-SINGLES = 60
+SINGLES = 100
 AT_ONCE = 96
+AGENTS = 100
+REST_SECONDS = 5.0
 NAMESPACE = "default"
-NODE = "scale"
 
 console = Console(highlight=False)
-
-
-@dataclass(frozen=True, slots=True)
-class Level:
-    """What was seen with so many addresses held."""
-
-    held: int
-    grants_a_second: float
-    latency_ms: float
-    latency_p90_ms: float
-    takeover_s: float
-    operator_mib: float
-    pool_kib: float
 
 
 class Confirmations:
@@ -83,6 +72,19 @@ class Confirmations:
         return await asyncio.wait_for(future, 120)
 
 
+class Agents:
+    """What a hundred agents are to the API server: a watch each, of their own node's Endpoints, as berth_cni has it."""
+
+    def __init__(self) -> None:
+        self.told = 0
+
+    def replaced(self, listing: Listing) -> None:
+        pass
+
+    def changed(self, change: Change) -> None:
+        self.told += 1
+
+
 def main() -> None:
     levels = [int(each) for each in sys.argv[1:]] or list(LEVELS)
     # Claims need Pods that live: the ServiceAccount plugin would want an account for each.
@@ -100,23 +102,31 @@ def main() -> None:
         plane.kubectl("create", "namespace", "berth-system")
         plane.kubectl("apply", "-f", "-", stdin=json.dumps(_pool()))
         found = asyncio.run(_climb(plane, levels))
-    _report(found)
+    report(found, console, RESULTS / f"scale-{datetime.now():%Y-%m-%dT%H%M%S}")
 
 
 async def _climb(plane: ControlPlane, levels: list[int]) -> list[Level]:
     found: list[Level] = []
-    async with Client(load(str(plane.kubeconfig)), rate=100_000, burst=100_000) as api:
-        confirmations = Confirmations()
-        following = asyncio.create_task(follow(api, ENDPOINTS.path(), confirmations))
+    async with AsyncExitStack() as stack:
+        api = await stack.enter_async_context(Client(load(str(plane.kubeconfig)), rate=100_000, burst=100_000))
+        watching = await stack.enter_async_context(
+            Client(load(str(plane.kubeconfig)), rate=100_000, burst=100_000, connections=AGENTS + 1)
+        )
+        confirmations, agents = Confirmations(), Agents()
+        tasks = [asyncio.create_task(follow(api, ENDPOINTS.path(), confirmations))]
+        for number in range(AGENTS):
+            own = {"fieldSelector": f"spec.node={_node(number)}"}
+            tasks.append(asyncio.create_task(follow(watching, ENDPOINTS.path(), agents, params=own)))
         operator, _ = await _operator(plane, 0)
         filled = 0
         for number, level in enumerate(levels, 1):
             rate = await _fill(api, confirmations, filled, level)
             filled = level
+            await asyncio.sleep(REST_SECONDS)
             singles = [await _single(api, confirmations, level, turn) for turn in range(SINGLES)]
             operator.stop()
             operator, takeover = await _operator(plane, number)
-            await asyncio.sleep(2)
+            await asyncio.sleep(REST_SECONDS)
             found.append(
                 Level(
                     level,
@@ -124,23 +134,30 @@ async def _climb(plane: ControlPlane, levels: list[int]) -> list[Level]:
                     1000 * statistics.median(singles),
                     1000 * statistics.quantiles(singles, n=10)[8],
                     takeover,
-                    _rss(operator.pid),
+                    _memory(operator.pid, "VmHWM"),
+                    _memory(operator.pid, "VmRSS"),
                     len(json.dumps(await api.get(POOLS.path("wide")))) / 1024,
                 )
             )
             console.print(found[-1])
-        following.cancel()
+        assert agents.told >= 2 * filled, "the agents' watches were told of less than there was"
+        for task in tasks:
+            task.cancel()
         operator.stop()
     return found
 
 
 async def _fill(api: Client, confirmations: Confirmations, first: int, last: int) -> float:
-    gate, begin = asyncio.Semaphore(AT_ONCE), time.perf_counter()
+    gate, begin, shown = asyncio.Semaphore(AT_ONCE), time.perf_counter(), time.perf_counter()
 
     async def one(number: int) -> None:
+        nonlocal shown
         async with gate:
-            await _claim(api, f"claim-{number}")
+            await _claim(api, f"claim-{number}", _node(number))
             await confirmations.of(f"claim-{number}")
+        if time.perf_counter() - shown > 10:
+            shown = time.perf_counter()
+            console.print(f"  {len(confirmations.at)} of {last} held, {shown - begin:.0f} s")
 
     await asyncio.gather(*(one(number) for number in range(first, last)))
     return (last - first) / (time.perf_counter() - begin)
@@ -149,9 +166,10 @@ async def _fill(api: Client, confirmations: Confirmations, first: int, last: int
 async def _single(api: Client, confirmations: Confirmations, level: int, turn: int) -> float:
     """One claim on the idle system: from asking to being confirmed. It goes again."""
     name = f"single-{level}-{turn}"
-    await api.create(_pods(), _pod(name))
+    pod = await api.create(_pods(), _pod(name))
+    await asyncio.sleep(0.05)  # an operator knows a Pod for longer than this when its claim comes
     begin = time.perf_counter()
-    await _claim(api, name, with_pod=False)
+    await api.create(ENDPOINTS.path(namespace=NAMESPACE), _endpoint(name, pod["metadata"]["uid"], _node(turn)))
     seconds = await confirmations.of(name) - begin
     await api.delete(ENDPOINTS.path(name, namespace=NAMESPACE))
     await api.delete(f"{_pods()}/{name}")
@@ -159,15 +177,9 @@ async def _single(api: Client, confirmations: Confirmations, level: int, turn: i
     return seconds
 
 
-async def _claim(api: Client, name: str, *, with_pod: bool = True) -> None:
-    if with_pod:
-        await api.create(_pods(), _pod(name))
-    await api.create(ENDPOINTS.path(namespace=NAMESPACE), _endpoint(name, await _uid(api, name)))
-
-
-async def _uid(api: Client, name: str) -> str:
-    uid: str = (await api.get(f"{_pods()}/{name}"))["metadata"]["uid"]
-    return uid
+async def _claim(api: Client, name: str, node: str) -> None:
+    pod = await api.create(_pods(), _pod(name))
+    await api.create(ENDPOINTS.path(namespace=NAMESPACE), _endpoint(name, pod["metadata"]["uid"], node))
 
 
 async def _operator(plane: ControlPlane, number: int) -> tuple[Process, float]:
@@ -190,10 +202,15 @@ def _times(log: str) -> tuple[float, float] | None:
     return begin, end
 
 
-def _rss(pid: int) -> float:
+def _memory(pid: int, kind: str) -> float:
+    """MiB of a process: `VmHWM`, the most it ever had, or `VmRSS`."""
     status = Path(f"/proc/{pid}/status").read_text()
-    found = re.search(r"VmHWM:\s+(\d+) kB", status)
+    found = re.search(rf"{kind}:\s+(\d+) kB", status)
     return int(found[1]) / 1024 if found else 0.0
+
+
+def _node(number: int) -> str:
+    return f"scale-{number % AGENTS}"
 
 
 def _pods() -> str:
@@ -202,18 +219,18 @@ def _pods() -> str:
 
 def _pod(name: str) -> Object:
     container = {"name": "none", "image": "none"}
-    spec = {"nodeName": NODE, "containers": [container], "terminationGracePeriodSeconds": 0}
+    spec = {"nodeName": "scale", "containers": [container], "terminationGracePeriodSeconds": 0}
     return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "namespace": NAMESPACE}, "spec": spec}
 
 
-def _endpoint(name: str, pod_uid: str) -> Object:
+def _endpoint(name: str, pod_uid: str, node: str) -> Object:
     return {
         "apiVersion": API_VERSION,
         "kind": "Endpoint",
         "metadata": {"name": name, "namespace": NAMESPACE},
         "spec": {
             "pod": {"name": name, "uid": pod_uid},
-            "node": NODE,
+            "node": node,
             "network": "net",
             "interface": "eth0",
             "containerID": f"{pod_uid}-{pod_uid}",
@@ -228,29 +245,6 @@ def _pool() -> Object:
         "metadata": {"name": "wide"},
         "spec": {"subnet": "10.0.0.0/16", "default": True},
     }
-
-
-def _report(levels: list[Level]) -> None:
-    table = Table(title="as a /16 fills")
-    for column in ("held", "grants/s", "latency ms", "p90 ms", "take-over s", "operator MiB", "pool KiB"):
-        table.add_column(column, justify="right")
-    for level in levels:
-        table.add_row(
-            str(level.held),
-            f"{level.grants_a_second:.0f}",
-            f"{level.latency_ms:.1f}",
-            f"{level.latency_p90_ms:.1f}",
-            f"{level.takeover_s:.2f}",
-            f"{level.operator_mib:.0f}",
-            f"{level.pool_kib:.1f}",
-        )
-    console.print(table)
-    if len(levels) > 1:
-        growth = levels[-1].latency_ms / levels[0].latency_ms
-        console.print(f"latency at {levels[-1].held} held is {growth:.2f} x that at {levels[0].held}")
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    target = RESULTS / f"scale-{datetime.now():%Y-%m-%dT%H%M%S}.json"
-    target.write_text(json.dumps([asdict(level) for level in levels], indent=1))
 
 
 if __name__ == "__main__":
