@@ -17,7 +17,7 @@ from collections.abc import Callable
 from multiprocessing.synchronize import Event
 from pathlib import Path
 
-from berth.controller.claims import ClaimView, Seen
+from berth.controller.claims import ClaimView, Seen, read
 from berth.kube.client import Change, Client, Listing, Object
 from berth.kube.config import load
 from berth.kube.reflector import follow
@@ -124,7 +124,7 @@ def by_reflector(
                 count.one()
 
         async with Client(load(kubeconfig)) as api:
-            following = asyncio.create_task(follow(api, ENDPOINTS.path(), Counting()))
+            following = asyncio.create_task(follow(api, ENDPOINTS.path(), Counting(), reading=read))
             await count.report(ended, told)
             following.cancel()
 

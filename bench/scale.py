@@ -2,11 +2,11 @@
 
     python -m bench.scale [LEVEL ...]        default 1000 10000 30000 60000
 
-Against a real kube-apiserver and etcd, with one real operator, a pool of a whole /16, and a hundred agents' watches, each
-of its own node's Endpoints. At each level the pool is filled up to it by claims that the operator grants (so many a
-second), then single claims are timed on the idle system, then a new operator takes over: how long from being elected to
-granting, and how much memory it has, at its most and once it is at rest. Nothing on the way of one address may grow with
-the number of addresses held.
+Against a real kube-apiserver and etcd, with one real operator, a pool of a whole /16, and a hundred agents' watches,
+each of its own node's Endpoints. At each level the pool is filled up to it by claims that the operator grants (so many
+a second), then single claims are timed on the idle system, then a new operator takes over: how long from being elected
+to granting, and how much memory it has, at its most and once it is at rest. Nothing on the way of one address may grow
+with the number of addresses held.
 """
 
 import asyncio

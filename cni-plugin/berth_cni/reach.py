@@ -10,7 +10,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Mapping
 from typing import TypeVar
 
-from berth.kube.client import Api, Change, Listing, Object
+from berth.kube.client import Api, Change, Listing, Object, Reading
 from berth.kube.errors import Answer, Denied, KubeError, Unknown
 from berth.kube.resources import ENDPOINTS
 
@@ -50,8 +50,15 @@ class Reach:
     async def delete(self, path: str, *, uid: str | None = None, version: str | None = None) -> None:
         await self._told(self._api.delete(path, uid=uid, version=version))
 
-    async def list(self, path: str, params: Mapping[str, str] | None = None, *, metadata: bool = False) -> Listing:
-        return await self._told(self._api.list(path, params, metadata=metadata))
+    async def list(
+        self,
+        path: str,
+        params: Mapping[str, str] | None = None,
+        *,
+        metadata: bool = False,
+        reading: Reading | None = None,
+    ) -> Listing:
+        return await self._told(self._api.list(path, params, metadata=metadata, reading=reading))
 
     async def watch(
         self, path: str, version: str, params: Mapping[str, str] | None = None, *, metadata: bool = False

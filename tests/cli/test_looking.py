@@ -11,7 +11,7 @@ import pytest
 from berth.cli import explain, pools, view, who
 from berth.cli.main import main
 from berth.core.ranges import Malformed, parse_address
-from berth.kube.client import Api, Listing, Object
+from berth.kube.client import Api, Listing, Object, Reading
 from berth.kube.errors import NotFound
 from berth.kube.resources import ENDPOINTS, NAMESPACES, NODES, PODS, POOLS, RESERVED
 
@@ -22,8 +22,10 @@ class Objects:
     def __init__(self, **listed: list[Object]) -> None:
         self._listed = listed
 
-    async def list(self, path: str, params: object = None, *, metadata: bool = False) -> Listing:
-        return Listing(self._listed.get(path.rsplit("/", 1)[-1], []), "1")
+    async def list(
+        self, path: str, params: object = None, *, metadata: bool = False, reading: Reading | None = None
+    ) -> Listing:
+        return Listing(self._listed.get(path.rsplit("/", 1)[-1], []), "1").read(reading)
 
     async def get(self, path: str, params: object = None) -> Object:
         plural, name = path.split("/")[-2:]

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from berth.kube.client import Change, Listing, Object
+from berth.kube.client import Change, Listing, Object, Reading
 from berth.kube.errors import AlreadyExists, Conflict, NotFound, Unknown
 from berth.kube.reflector import follow
 from berth.kube.resources import ENDPOINTS
@@ -115,9 +115,16 @@ class ModelApi:
 
         await self._ask("DELETE", path, act)
 
-    async def list(self, path: str, params: Mapping[str, str] | None = None, *, metadata: bool = False) -> Listing:
+    async def list(
+        self,
+        path: str,
+        params: Mapping[str, str] | None = None,
+        *,
+        metadata: bool = False,
+        reading: Reading | None = None,
+    ) -> Listing:
         items = await self._ask("LIST", path, lambda: {"items": [_copy(each) for each in self.kept.values()]})
-        return Listing(items["items"], str(next(self._version)))
+        return Listing(items["items"], str(next(self._version))).read(reading)
 
     async def watch(
         self, path: str, version: str, params: Mapping[str, str] | None = None, *, metadata: bool = False

@@ -20,7 +20,7 @@ from typing import Any
 
 import orjson
 
-from berth.kube.client import Change, Listing, Object
+from berth.kube.client import Change, Listing, Object, Reading
 from berth.kube.errors import AlreadyExists, BadRequest, Busy, Conflict, Expired, KubeError, NotFound, Unknown
 from tests.simulation.checker import Landing
 from tests.simulation.loop import SimulatedLoop
@@ -470,10 +470,17 @@ class Client:
     async def delete(self, path: str, *, uid: str | None = None, version: str | None = None) -> None:
         await self._ask(f"DELETE {path}", partial(self._server._delete, parse(path), uid, version, self.name), True)
 
-    async def list(self, path: str, params: Mapping[str, str] | None = None, *, metadata: bool = False) -> Listing:
+    async def list(
+        self,
+        path: str,
+        params: Mapping[str, str] | None = None,
+        *,
+        metadata: bool = False,
+        reading: Reading | None = None,
+    ) -> Listing:
         matches = selector((params or {}).get("fieldSelector", ""))
         listing: Listing = await self._ask(f"LIST {path}", partial(self._server._list, parse(path), matches, metadata))
-        return listing
+        return listing.read(reading)
 
     async def watch(
         self, path: str, version: str, params: Mapping[str, str] | None = None, *, metadata: bool = False

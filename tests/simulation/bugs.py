@@ -14,7 +14,7 @@ import berth_cni.releasing
 from berth.controller import promotion, reclaimer
 from berth.controller.allocator import Allocator
 from berth.controller.book import Book
-from berth.controller.claims import ClaimView, Seen
+from berth.controller.claims import ClaimView, Seen, read
 from berth.controller.promotion import Promotion
 from berth.controller.shelf import Shelf
 from berth.core.ledger import Image, Ledger
@@ -62,7 +62,7 @@ def claims_before_ledger() -> Patches:
     """The Endpoints come from a cache that is some seconds behind the ledger that they are held against."""
 
     async def load(self: Shelf, books: list[Book]) -> None:
-        listing = await self._api.list(ENDPOINTS.path())
+        listing = await self._api.list(ENDPOINTS.path(), reading=read)
         await asyncio.sleep(CACHE_SECONDS)
         for book in books:
             try:
@@ -72,7 +72,7 @@ def claims_before_ledger() -> Patches:
         self._take(books, listing)
 
     async def load_all(self: Shelf, pools: Listing) -> Listing:
-        listing = await self._api.list(ENDPOINTS.path())
+        listing = await self._api.list(ENDPOINTS.path(), reading=read)
         await asyncio.sleep(CACHE_SECONDS)
         for item in (await self._api.list(POOLS.path())).items:
             self._add(item)
@@ -188,9 +188,10 @@ def resurrect() -> Patches:
 
     def replaced(self: ClaimView, listing: Listing) -> None:
         self._deleted.clear()
-        for item in listing.items:
-            self._seen.pop(item["metadata"]["uid"], None)
-            self.update(item)
+        for uid, seen in listing.items:
+            self._seen.pop(uid, None)
+            if seen is not None:
+                self._keep(seen)
 
     yield mock.patch.object(ClaimView, "replaced", replaced)
 

@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator, Callable, Mapping
 from copy import deepcopy
 
-from berth.kube.client import Change, Listing, Object
+from berth.kube.client import Change, Listing, Object, Reading
 from berth.kube.errors import AlreadyExists, Conflict, KubeError, NotFound
 
 
@@ -49,10 +49,18 @@ class FakeApi:
     async def delete(self, path: str, *, uid: str | None = None, version: str | None = None) -> None:
         del self.objects[path]
 
-    async def list(self, path: str, params: Mapping[str, str] | None = None, *, metadata: bool = False) -> Listing:
+    async def list(
+        self,
+        path: str,
+        params: Mapping[str, str] | None = None,
+        *,
+        metadata: bool = False,
+        reading: Reading | None = None,
+    ) -> Listing:
         if self.failure is not None:
             raise self.failure
-        return Listing([deepcopy(each) for place, each in self.objects.items() if place.startswith(path + "/")], "1")
+        found = [deepcopy(each) for place, each in self.objects.items() if place.startswith(path + "/")]
+        return Listing(found, "1").read(reading)
 
     async def watch(
         self, path: str, version: str, params: Mapping[str, str] | None = None, *, metadata: bool = False

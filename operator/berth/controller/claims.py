@@ -66,13 +66,15 @@ class ClaimView:
         return [self._seen[uid] for uid in self._by_pod.get(pod_uid, ())]
 
     def replaced(self, listing: Listing) -> None:
-        present = {item["metadata"]["uid"] for item in listing.items}
+        """A listing read by `read`."""
+        present = {uid for uid, _ in listing.items}
         as_of = int(listing.version)
         for seen in self:
             if seen.claim.uid not in present and seen.version <= as_of:
                 self._forget(seen.claim.uid)
-        for item in listing.items:
-            self.update(item)
+        for uid, found in listing.items:
+            if found is not None and self._is_news(uid, found.version):
+                self._keep(found)
         self._as_of = max(self._as_of, as_of)
 
     def changed(self, change: Change) -> None:
@@ -86,16 +88,16 @@ class ClaimView:
     def update(self, item: Object) -> None:
         """An Endpoint as read or as answered to a write."""
         meta = item["metadata"]
-        uid, version = meta["uid"], int(meta["resourceVersion"])
+        if self._is_news(meta["uid"], int(meta["resourceVersion"])) and (seen := read(item)[1]) is not None:
+            self._keep(seen)
+
+    def _is_news(self, uid: str, version: int) -> bool:
         before = self._seen.get(uid)
-        if uid in self._deleted or (before is not None and before.version >= version):
-            return
-        claim, ready = _read(item)
-        if claim is None:
-            return
-        seen = Seen(claim, version, meta.get("generation", 1), ready)
-        self._seen[uid] = seen
-        self._by_pod.setdefault(claim.pod_uid, set()).add(uid)
+        return uid not in self._deleted and (before is None or before.version < version)
+
+    def _keep(self, seen: Seen) -> None:
+        self._seen[seen.claim.uid] = seen
+        self._by_pod.setdefault(seen.claim.pod_uid, set()).add(seen.claim.uid)
         self._listener.seen(seen)
 
     def _forget(self, uid: str) -> None:
@@ -112,7 +114,8 @@ class ClaimView:
         self._listener.gone(seen)
 
 
-def _read(item: Object) -> tuple[Claim | None, Condition | None]:
+def read(item: Object) -> tuple[str, Seen | None]:
+    """An Endpoint's UID, and what it says; None when that makes no sense."""
     meta = item["metadata"]
     try:
         endpoint = Endpoint.model_validate(item)
@@ -120,11 +123,12 @@ def _read(item: Object) -> tuple[Claim | None, Condition | None]:
         log.error(
             "endpoint not understood", extra={"endpoint": f"{meta.get('namespace')}/{meta['name']}", "why": error}
         )
-        return None, None
+        return meta["uid"], None
     claim = endpoint.to_core()
     if isinstance(claim, BadField):
         log.error(
             "endpoint not understood", extra={"endpoint": f"{meta.get('namespace')}/{meta['name']}", "why": claim}
         )
-        return None, None
-    return claim, endpoint.status.ready()
+        return meta["uid"], None
+    version, generation = int(meta["resourceVersion"]), meta.get("generation", 1)
+    return meta["uid"], Seen(claim, version, generation, endpoint.status.ready())

@@ -123,11 +123,17 @@ class Reclaimer:
     async def _reported(self) -> dict[str, tuple[str, str]]:
         """Every address that a Pod which has not finished says it has, the Pod's UID and the interface."""
         found: dict[str, tuple[str, str]] = {}
-        for item in (await self._api.list(PODS.path())).items:
-            fact = _pod_fact(item)
-            if fact is not None and not fact.finished and not item["spec"].get("hostNetwork"):
-                found |= {text: (fact.uid, interface) for text, interface in _addresses(item)}
+        for reports in (await self._api.list(PODS.path(), reading=_reports)).items:
+            found |= reports
         return found
+
+
+def _reports(pod: Object) -> dict[str, tuple[str, str]]:
+    """The addresses that a Pod which has not finished says it has: its UID and the interface of each."""
+    fact = _pod_fact(pod)
+    if fact is None or fact.finished or pod["spec"].get("hostNetwork"):
+        return {}
+    return {text: (fact.uid, interface) for text, interface in _addresses(pod)}
 
 
 def _served(allocator: Allocator, pod_uid: str, interface: str) -> bool:

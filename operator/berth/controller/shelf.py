@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from berth.api.ippool import write_counts
 from berth.controller.allocator import Allocator
 from berth.controller.book import Book
+from berth.controller.claims import read
 from berth.controller.metrics import METRICS
 from berth.controller.promotion import Promotion
 from berth.core.ledger import Ledger
@@ -152,7 +153,7 @@ class Shelf:
         for item in pools.items:
             self._add(item)
         self._to_load.clear()
-        listing = await self._api.list(ENDPOINTS.path())
+        listing = await self._api.list(ENDPOINTS.path(), reading=read)
         self._take(list(self._books.values()), listing)
         return listing
 
@@ -189,7 +190,7 @@ class Shelf:
             book.absorb(item)
             present.append(book)
         METRICS.reloads.inc(len(present))
-        self._take(present, await self._api.list(ENDPOINTS.path()))
+        self._take(present, await self._api.list(ENDPOINTS.path(), reading=read))
 
     def _take(self, books: list[Book], listing: Listing) -> None:
         self._allocator.claims.replaced(listing)

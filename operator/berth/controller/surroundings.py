@@ -56,10 +56,16 @@ def describe(item: Object) -> Described:
 
 @dataclass(slots=True)
 class PodSeen:
+    uid: str
     namespace: str
     name: str
     described: Described
     leaving: bool
+
+
+def read_pod(item: Object) -> PodSeen:
+    meta = item["metadata"]
+    return PodSeen(meta["uid"], meta["namespace"], meta["name"], describe(item), "deletionTimestamp" in meta)
 
 
 class PodView:
@@ -77,26 +83,25 @@ class PodView:
         return Life.LEAVING if seen.leaving else Life.ALIVE
 
     def replaced(self, listing: Listing) -> None:
-        present = {item["metadata"]["uid"] for item in listing.items}
+        """A listing read by `read_pod`."""
+        present = {seen.uid for seen in listing.items}
         for uid in [uid for uid in self.pods if uid not in present]:
             self._gone(uid)
-        for item in listing.items:
-            self._see(item)
+        for seen in listing.items:
+            self._see(seen)
 
     def changed(self, change: Change) -> None:
         if change.kind == "DELETED":
             self._gone(change.object["metadata"]["uid"])
         else:
-            self._see(change.object)
+            self._see(read_pod(change.object))
 
-    def _see(self, item: Object) -> None:
-        meta = item["metadata"]
-        uid, leaving = meta["uid"], "deletionTimestamp" in meta
-        before = self.pods.get(uid)
-        self.pods[uid] = PodSeen(meta["namespace"], meta["name"], describe(item), leaving)
-        if leaving and (before is None or not before.leaving):
-            self.leaving.add(uid)
-            self._parted(uid)
+    def _see(self, seen: PodSeen) -> None:
+        before = self.pods.get(seen.uid)
+        self.pods[seen.uid] = seen
+        if seen.leaving and (before is None or not before.leaving):
+            self.leaving.add(seen.uid)
+            self._parted(seen.uid)
 
     def _gone(self, uid: str) -> None:
         self.leaving.discard(uid)

@@ -10,13 +10,14 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from berth.controller.allocator import Allocator
+from berth.controller.claims import read
 from berth.controller.herald import Herald
 from berth.controller.looker import Looker
 from berth.controller.reclaimer import Reclaimer
 from berth.controller.reservations import Reservations
 from berth.controller.scribe import Scribe
 from berth.controller.shelf import Shelf
-from berth.controller.surroundings import UNFINISHED
+from berth.controller.surroundings import UNFINISHED, read_pod
 from berth.kube.client import Api, Object
 from berth.kube.errors import KubeError
 from berth.kube.reflector import follow
@@ -65,7 +66,7 @@ class Term:
             for event in self._early:
                 event()
             log.info("leading", extra={"pools": len(self.allocator.books), "endpoints": len(self.allocator.claims)})
-            tasks.create_task(follow(self._api, ENDPOINTS.path(), self.allocator.claims, listing=listing))
+            tasks.create_task(follow(self._api, ENDPOINTS.path(), self.allocator.claims, reading=read, listing=listing))
             tasks.create_task(shelf.run())
             tasks.create_task(reservations.run())
             tasks.create_task(self._scribe.run(self.allocator))
@@ -77,11 +78,17 @@ class Term:
 
     async def _look_around(self, tasks: asyncio.TaskGroup) -> None:
         world = self.allocator.world
-        views = ((NAMESPACES, world.namespaces, None), (NODES, world.nodes, None), (PODS, world.pods, UNFINISHED))
-        for resource, view, params in views:
-            listing = await self._api.list(resource.path(), params, metadata=True)
+        views = (
+            (NAMESPACES, world.namespaces, None, None),
+            (NODES, world.nodes, None, None),
+            (PODS, world.pods, UNFINISHED, read_pod),
+        )
+        for resource, view, params, reading in views:
+            path = resource.path()
+            listing = await self._api.list(path, params, metadata=True, reading=reading)
             view.replaced(listing)
-            tasks.create_task(follow(self._api, resource.path(), view, params=params, metadata=True, listing=listing))
+            following = follow(self._api, path, view, params=params, metadata=True, reading=reading, listing=listing)
+            tasks.create_task(following)
 
     async def _lose_patience(self) -> None:
         while True:

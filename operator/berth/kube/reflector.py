@@ -10,7 +10,7 @@ import logging
 from collections.abc import Mapping
 from typing import Protocol
 
-from berth.kube.client import Api, Change, Listing
+from berth.kube.client import Api, Change, Listing, Reading
 from berth.kube.errors import Expired, KubeError
 
 log = logging.getLogger(__name__)
@@ -32,15 +32,17 @@ async def follow(
     *,
     params: Mapping[str, str] | None = None,
     metadata: bool = False,
+    reading: Reading | None = None,
     listing: Listing | None = None,
 ) -> None:
-    """Follow `path` until cancelled. With `listing`, the first list was done by the caller and `replaced` told."""
+    """Follow `path` until cancelled. With `listing`, the first list was done by the caller and `replaced` told; with
+    `reading`, listings hold what it makes of each object."""
     version = listing.version if listing is not None else None
     pause = 0.05
     while True:
         try:
             if version is None:
-                fresh = await api.list(path, params, metadata=metadata)
+                fresh = await api.list(path, params, metadata=metadata, reading=reading)
                 follower.replaced(fresh)
                 version = fresh.version
             async for change in api.watch(path, version, params, metadata=metadata):
