@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 
 IMAGE_TOOLS := buildah debootstrap
 
-.PHONY: help tools install shim lint test test-fast sim demo down bench bench-scale cluster lock clean
+.PHONY: help tools install shim lint test test-fast sim chaos demo down bench bench-scale cluster lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -47,6 +47,9 @@ test: tools install ## everything: lint, unit, property, a real API server, real
 
 sim: $(STAMP) ## SEEDS=2000 histories in simulated time; SEED=n tells one in full, BUG=name breaks a rule
 	@$(BIN)/python -m tests.simulation $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),2000)) $(if $(BUG),--bug $(BUG))
+
+chaos: tools install ## MINUTES=3 of faults on real processes; SEED=n the same faults again, BUG=name breaks a rule
+	@$(BIN)/python -m tests.chaos --minutes $(or $(MINUTES),3) $(if $(SEED),--seed $(SEED)) $(if $(BUG),--bug $(BUG))
 
 demo: tools install ## a real two-node cluster, Berth in it, 30 Pods, and what one would look at
 	@$(BIN)/python -m e2e.demo

@@ -10,18 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import orjson
-import yaml
 
 from bench.api import BenchClient
 from bench.contenders import Contender, plugins
 from bench.settings import ROOT, Settings, program
 from berth.kube.client import Object
 from berth.kube.resources import NODES, POOLS
+from e2e import accounts
 from e2e.cluster import ControlPlane, Process
 
 READY_SECONDS = 60.0
-SYSTEM = "berth-system"
-_INSTALLED = ("operator/serviceaccount", "operator/rbac", "agent/serviceaccount", "agent/rbac", "agent/policy")
 # The rest of a process's command line is its own: the profiler's output goes beside its log.
 _PROFILED = ("-c", "import sys; from bench.profiling import main; main(sys.argv[1:])")
 
@@ -45,7 +43,7 @@ class Fleet:
 
     async def start(self) -> None:
         if self._contender.berth:
-            await asyncio.to_thread(self._install)
+            await asyncio.to_thread(accounts.install, self._plane)
         search = await asyncio.to_thread(plugins)
         for number in range(self._settings.nodes):
             self.nodes.append(await asyncio.to_thread(self._node, number, search))
@@ -91,13 +89,6 @@ class Fleet:
 
     # --- starting ----------------------------------------------------------------------------------------------------
 
-    def _install(self) -> None:
-        self._plane.kubectl("apply", "--server-side", "-f", str(ROOT / "crds"))
-        self._plane.kubectl("wait", "--for=condition=Established", "crd", "-l", "app.kubernetes.io/part-of=berth")
-        self._plane.kubectl("create", "namespace", SYSTEM)
-        files = [word for name in _INSTALLED for word in ("-f", str(ROOT / "config" / f"{name}.yaml"))]
-        self._plane.kubectl("apply", *files)
-
     def _node(self, number: int, search: str) -> Process:
         name, folder = f"node-{number}", self.folder(number)
         folder.mkdir()
@@ -117,13 +108,13 @@ class Fleet:
 
     async def _agent(self, number: int) -> Process:
         folder, node = self.folder(number), f"node-{number}"
-        kubeconfig = await self._account("berth-agent", node)
+        kubeconfig = await asyncio.to_thread(accounts.kubeconfig, self._plane, "berth-agent", node)
         own = ["--node", node, "--socket", str(folder / "berth.sock"), "--state-dir", str(folder / "state")]
         profiled = self._settings.profile == "agent" and number == 0
         return self._berth(f"agent-{number}", ["agent", "--kubeconfig", str(kubeconfig), *own], profiled)
 
     async def _operator(self) -> Process:
-        kubeconfig = await self._account("berth-operator", None)
+        kubeconfig = await asyncio.to_thread(accounts.kubeconfig, self._plane, "berth-operator")
         return self._berth(
             "operator", ["operator", "--kubeconfig", str(kubeconfig)], self._settings.profile == "operator"
         )
@@ -140,17 +131,6 @@ class Fleet:
         process = Process(name, argv, self._plane.directory, {"PYTHONPATH": str(ROOT), "TMPDIR": str(temporary)})
         process.start()
         return process
-
-    async def _account(self, account: str, node: str | None) -> Path:
-        """A kubeconfig with a token of a service account, bound to a node, as a DaemonSet's Pod has it."""
-        bound = {"boundObjectRef": {"kind": "Node", "apiVersion": "v1", "name": node}} if node else {}
-        asked = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {"audiences": [], **bound}}
-        told = await self._api.create(f"/api/v1/namespaces/{SYSTEM}/serviceaccounts/{account}/token", asked)
-        content = yaml.safe_load(self._plane.kubeconfig.read_text())
-        content["users"] = [{"name": content["users"][0]["name"], "user": {"token": told["status"]["token"]}}]
-        file = self._plane.directory / f"{account}{'-' + node if node else ''}.kubeconfig"
-        file.write_text(yaml.safe_dump(content))
-        return file
 
     # --- waiting -----------------------------------------------------------------------------------------------------
 

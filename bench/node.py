@@ -27,7 +27,7 @@ from bench.api import BenchClient
 from bench.runtime import Outcome, Runtime, Sandbox
 from berth.kube.client import Change, Listing, Object
 from berth.kube.config import load
-from berth.kube.errors import Answer, Conflict, NotFound, Unknown
+from berth.kube.errors import Answer, BadRequest, Conflict, Denied, NotFound, Unknown
 from berth.kube.reflector import follow
 from berth.kube.resources import LEASES, NODES, PODS
 
@@ -68,6 +68,8 @@ class Tenant:
 class Node:
     """One kubelet, so to speak. Also a follower of its Pods."""
 
+    back_off_seconds = BACK_OFF_SECONDS
+
     def __init__(self, place: Place, api: BenchClient, runtime: Runtime, journal: TextIO) -> None:
         self._place = place
         self._api = api
@@ -87,6 +89,10 @@ class Node:
     # --- Pods as they come and go ------------------------------------------------------------------------------------
 
     def replaced(self, listing: Listing) -> None:
+        there = {item["metadata"]["uid"] for item in listing.items}
+        for uid, tenant in self._tenants.items():
+            if uid not in there:
+                tenant.leaving.set()
         for item in listing.items:
             self._see(item)
 
@@ -134,7 +140,7 @@ class Node:
                 return added.addresses
             await self._stop(tenant)
             try:
-                async with asyncio.timeout(BACK_OFF_SECONDS * (1 + JITTER * random.random())):
+                async with asyncio.timeout(self.back_off_seconds * (1 + JITTER * random.random())):
                     await tenant.leaving.wait()
             except TimeoutError:
                 continue
@@ -180,8 +186,8 @@ class Node:
         while True:
             try:
                 await request()
-            except (NotFound, Conflict):
-                return  # the Pod is gone, or another has its name
+            except (NotFound, Conflict, BadRequest, Denied):
+                return  # the Pod is gone, or another has its name, perhaps on another node
             except (Answer, Unknown) as error:
                 self._note(event="trouble", error=str(error))
                 await asyncio.sleep(1.0)
