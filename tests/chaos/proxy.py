@@ -178,7 +178,9 @@ class Proxy:
     async def _ask(self, request: web.BaseRequest, body: bytes) -> tuple[int, "CIMultiDict[str]", bytes]:
         assert self._session is not None
         url = self._upstream + request.raw_path
-        async with self._session.request(request.method, url, headers=_passed(request.headers), data=body or None) as answer:
+        async with self._session.request(
+            request.method, url, headers=_passed(request.headers), data=body or None
+        ) as answer:
             return answer.status, _passed(answer.headers), await answer.read()
 
     async def _land(self, request: web.BaseRequest, body: bytes, delay: float) -> None:

@@ -240,6 +240,8 @@ class Allocator:
             case Granted(addresses):
                 self._grant(uid, addresses)
             case Waiting() as waiting:
+                if self.refusals.get(uid) != waiting.refusal:
+                    self.refusals.pop(uid, None)  # of a moment when the pools were not known yet: it must not be told
                 self.waiting.join(uid, waiting, self._clock(), alone=bool(claim.wanted or claim.among))
             case Refused() as refused:
                 self.waiting.leave(uid)
