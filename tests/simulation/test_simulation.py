@@ -41,7 +41,7 @@ def test_every_bug_on_purpose_is_found(capsys: pytest.CaptureFixture[str]) -> No
 
 
 def test_a_history_follows_from_its_seed() -> None:
-    assert run(8) == run(8)
+    assert run(8, trace=True) == run(8, trace=True)
 
 
 @pytest.mark.parametrize("bounds", BOUNDS, ids=str)

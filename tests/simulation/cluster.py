@@ -1,0 +1,109 @@
+"""A simulated cluster: its nodes, pools, operators and Pods, and what people ask of it."""
+
+import asyncio
+from random import Random
+from typing import Any
+
+from berth.kube.client import Object
+from tests.simulation.kubelets import Node, Pod
+from tests.simulation.objects import timestamp
+from tests.simulation.operators import Operator
+from tests.simulation.world import World
+
+NETWORK = "net"
+Shape = tuple[dict[str, Any], int, tuple[str, ...]]  # CNI configuration, addresses, pools
+
+
+class Cluster:
+    def __init__(self, world: World, random: Random) -> None:
+        self.world, self.random = world, random
+        self.nodes: list[Node] = []
+        self.operators: list[Operator] = []
+        self.pods: dict[str, Pod] = {}
+        self._made = 0
+        self._shapes: list[Shape] = []
+
+    def build(self) -> None:
+        random = self.random
+        for index in range(random.choice((1, 2, 2, 3))):
+            name = f"node-{index}"
+            ready = {"conditions": [{"type": "Ready", "status": "True"}]}
+            self.world.api.store.make("nodes", {"metadata": {"name": name}, "spec": {}, "status": ready})
+            self.nodes.append(Node(self.world, name))
+        self.world.api.store.make("namespaces", {"metadata": {"name": "default"}})
+        self._make_pools()
+        self.operators = [Operator(self.world, name) for name in ("operator-a", "operator-b")]
+        self.operators[0].lead()
+
+    def _make_pools(self) -> None:
+        random = self.random
+        delay = random.choice(("0s", "1s", "5s"))
+        size = random.randint(1, 6)
+        self._pool("four", f"10.0.0.2-10.0.0.{size + 1}", delay, default=True)
+        four: tuple[dict[str, Any], int, tuple[str, ...]] = ({"ipv4Pools": ["four"]}, 1, ("four",))
+        self._shapes = [four]
+        if random.random() < 0.4:
+            self._pool(
+                "six", f"fd00::2-fd00::{size + random.randint(0, 3) + 1:x}", delay, default=random.random() < 0.5
+            )
+            both = {"ipv4Pools": ["four"], "ipv6Pools": ["six"]}
+            self._shapes += [(both, 2, ("four", "six"))] * 2
+        if random.random() < 0.3:
+            self._pool("rival-1", "10.0.1.2-10.0.1.4", delay, subnet="10.0.1.0/24")
+            self._pool("rival-2", "10.0.1.3-10.0.1.6", delay, subnet="10.0.1.0/24")
+            self._shapes += [({"ipv4Pools": [name]}, 1, (name,)) for name in ("rival-1", "rival-2")]
+
+    def _pool(self, name: str, ips: str, delay: str, *, default: bool = False, subnet: str = "") -> None:
+        spec = {
+            "subnet": subnet or ("fd00::/64" if ":" in ips else "10.0.0.0/24"),
+            "ips": [ips],
+            "reuseDelay": delay,
+            "default": default,
+        }
+        self.world.api.store.make("ippools", {"metadata": {"name": name}, "spec": spec})
+
+    def create_pod(self, name: str = "") -> None:
+        """Some have a name that was used before."""
+        random = self.random
+        if not name:
+            name = f"pod-{random.randint(0, 9)}"
+        if self.world.api.store.read("pods", name, "default") is not None:
+            return
+        node = random.choice(self.nodes)
+        self._made += 1
+        shape, families, pools = random.choice(self._shapes)
+        body: Object = {
+            "metadata": {"name": name, "namespace": "default", "uid": f"pod-{self._made}"},
+            "spec": {"nodeName": node.name},
+            "status": {"phase": "Running"},
+        }
+        uid = self.world.api.store.make("pods", body)["metadata"]["uid"]
+        config = {"cniVersion": "1.0.0", "name": NETWORK, "type": "bridge", "ipam": {"type": "berth", **shape}}
+        pod = Pod(name, uid, node, config, families, pools, asyncio.Event())
+        self.pods[uid] = pod
+        self.world.note(f"* Pod {name} ({uid}) on {node.name}, from {', '.join(pools)}")
+        node.run(pod)
+
+    def some_pod(self) -> Pod | None:
+        pods = [pod for pod in self.pods.values() if not pod.leaving]
+        return self.random.choice(pods) if pods else None
+
+    def delete(self, pod: Pod, force: bool) -> None:
+        if pod.leaving and not force:
+            return
+        self.world.note(f"* Pod {pod.name} ({pod.uid}) is {'force-' * force}deleted")
+        self.pods.pop(pod.uid, None)
+        pod.leaving = True
+        there = self.world.api.store.read("pods", pod.name, "default")
+        if there is not None and there["metadata"]["uid"] == pod.uid:
+            if force or pod.finished:
+                self.world.api.store.remove("pods", pod.name, "default")
+            else:
+                self.world.api.store.change("pods", pod.name, "default", self._leave, "someone")
+        self._stop_later(pod, 3.0)
+
+    def _leave(self, body: Object) -> None:
+        body["metadata"]["deletionTimestamp"] = timestamp(self.world.loop.time())
+
+    def _stop_later(self, pod: Pod, most: float) -> None:
+        self.world.loop.call_later(self.random.random() ** 3 * most, pod.stop.set)
