@@ -20,8 +20,18 @@ from berth.core.pool import (
     gateway_of,
     offered_ranges,
 )
-from berth.core.ranges import Family, Malformed, format_address, parse_address, parse_subnet
+from berth.core.ranges import (
+    Family,
+    Malformed,
+    Ranges,
+    format_address,
+    format_run,
+    parse_address,
+    parse_ranges,
+    parse_subnet,
+)
 from berth.core.settled import Settled, read_block, write_block
+from berth.core.slicing import Application
 
 DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)")
 SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
@@ -51,6 +61,10 @@ class RouteEntry(Wire):
     gw: str | None = None
 
 
+class SlicesEntry(Wire):
+    size: int
+
+
 class IPPoolSpec(Wire):
     subnet: str
     ips: tuple[str, ...] = ()
@@ -66,6 +80,7 @@ class IPPoolSpec(Wire):
     namespace_selector: LabelSelector | None = Field(None, alias="namespaceSelector")
     pod_selector: LabelSelector | None = Field(None, alias="podSelector")
     networks: tuple[str, ...] = ()
+    slices: SlicesEntry | None = None
 
     def to_core(self, name: str) -> Pool | BadField:
         """The pool this describes, or the first field that cannot be."""
@@ -85,8 +100,19 @@ class IPPoolSpec(Wire):
         delay = seconds(self.reuse_delay)
         if delay is None:
             return BadField("spec.reuseDelay", f'"{self.reuse_delay}" is no duration: write 30s or 5m')
+        if self.slices is not None and self.slices.size < 1:
+            return BadField("spec.slices.size", f"{self.slices.size} is no number of addresses: write 1 or more")
         return Pool(
-            name, subnet, offered, gateway, routes, self.default, self.disabled, delay, audience=self._audience()
+            name,
+            subnet,
+            offered,
+            gateway,
+            routes,
+            self.default,
+            self.disabled,
+            delay,
+            audience=self._audience(),
+            slice_size=None if self.slices is None else self.slices.size,
         )
 
     def _audience(self) -> Audience:
@@ -106,6 +132,7 @@ class LedgerEntry(Wire):
     sequence: int = 0
     pending: dict[str, str] = Field(default_factory=dict)
     blocks: dict[str, str] = Field(default_factory=dict)
+    slices: dict[str, tuple[str, ...]] = Field(default_factory=dict)
 
     def to_core(self, family: Family) -> Image | BadField:
         """The image it stands for. What it does not understand it does not guess at."""
@@ -131,7 +158,23 @@ class LedgerEntry(Wire):
         both = next((address for address in pending if address in bits), None)
         if both is not None:
             return BadField("status.ledger", f'"{format_address(family, both)}" is pending and settled')
-        return Image(self.sequence, pending, settled)
+        slices = self._slices(family)
+        return slices if isinstance(slices, BadField) else Image(self.sequence, pending, settled, slices)
+
+    def _slices(self, family: Family) -> dict[str, Ranges] | BadField:
+        slices: dict[str, Ranges] = {}
+        for application, texts in self.slices.items():
+            part = parse_ranges(texts, family)
+            if isinstance(part, Malformed):
+                return BadField(f"status.ledger.slices[{application}]", str(part))
+            if not part or Application.read(application) is None:
+                return BadField("status.ledger.slices", f'"{application}" is no application with addresses')
+            slices[application] = part
+        if Ranges.of(run for part in slices.values() for run in part.runs).size != sum(
+            part.size for part in slices.values()
+        ):
+            return BadField("status.ledger.slices", "gives two applications the same address")
+        return slices
 
 
 class IPPoolStatus(Wire):
@@ -142,17 +185,25 @@ class IPPoolStatus(Wire):
     ledger: LedgerEntry = LedgerEntry()
 
 
-# The same blocks are written again and again: only those that changed are encoded.
+# The same blocks and slices are written again and again: only those that changed are encoded.
 _block = lru_cache(maxsize=4096)(write_block)
+
+
+@lru_cache(maxsize=4096)
+def _slice(family: Family, part: Ranges) -> list[str]:
+    return [format_run(family, run) for run in part.runs]
 
 
 def write_ledger(family: Family, image: Image) -> dict[str, Any]:
     """`status.ledger` for the API."""
-    return {
+    written: dict[str, Any] = {
         "sequence": image.sequence,
         "pending": {format_address(family, address): claim for address, claim in image.pending.items()},
         "blocks": dict(_block(family, number, mask) for number, mask in image.settled.items()),
     }
+    if image.slices:
+        written["slices"] = {application: _slice(family, part) for application, part in image.slices.items()}
+    return written
 
 
 def write_counts(counts: Counts) -> dict[str, int | str]:

@@ -10,8 +10,9 @@ from typing import Any
 
 from berth.api.endpoint import Endpoint
 from berth.cli.view import Pools, console, look, print_json, read_pools, ready_of, table
-from berth.controller.surroundings import Described, describe
-from berth.core.claim import Claim, Surroundings
+from berth.controller.owners import parent_of
+from berth.controller.surroundings import Described, describe, surroundings
+from berth.core.claim import Claim
 from berth.core.explaining import Explanation, explain
 from berth.core.pool import BadField
 from berth.kube.client import Api, Object
@@ -58,9 +59,10 @@ async def _attachment(
 ) -> Told:
     node = await _get(api, NODES.path(claim.node)) if claim.node else None
     of_pod, of_namespace, of_node = (Described() if each is None else describe(each) for each in (pod, namespace, node))
-    around = Surroundings(
-        of_pod.labels, of_namespace.labels, of_node.labels, of_pod.annotations, of_namespace.annotations, of_pod.owner
-    )
+    parents = {}
+    if of_pod.owner.passing:
+        parents[of_pod.owner.uid] = await parent_of(api, claim.namespace, of_pod.owner)
+    around = surroundings(claim.namespace, of_pod, of_namespace, of_node, parents)
     told = explain(claim, around, pools.offers, pools.ledgers)
     return {
         "interface": claim.interface,

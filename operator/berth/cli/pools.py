@@ -1,10 +1,12 @@
-"""`berth pools`: every pool, whether it serves, how full it is, and for whom it is."""
+"""`berth pools`: every pool, whether it serves, how full it is, for whom it is, and the slices that are cut of it."""
 
 import argparse
 from typing import Any
 
 from berth.cli.view import Pools, console, look, print_json, read_pools, ready_of, table
-from berth.core.pool import Audience
+from berth.core.ledger import Ledger
+from berth.core.pool import Audience, Pool
+from berth.core.ranges import format_run
 from berth.kube.client import Api
 
 Told = dict[str, Any]
@@ -43,7 +45,23 @@ def _pool(pools: Pools, name: str) -> Told:
         counts = ledger.counts
         told |= {"total": counts.total, "allocated": counts.allocated, "available": counts.available}
         told["pending"] = len(ledger.pending)
+        if offer is not None and offer.pool.slice_size is not None:
+            told |= {"uncut": ledger.uncut().size, "slices": _slices(offer.pool, ledger)}
     return told
+
+
+def _slices(pool: Pool, ledger: Ledger) -> list[Told]:
+    """Of each application's slice its addresses, and how many are held."""
+    return [
+        {
+            "application": application,
+            "addresses": [format_run(pool.family, run) for run in part.runs],
+            "total": part.intersect(ledger.allowed).size,
+            "allocated": ledger.held_in(part).size,
+            "available": ledger.free_for(application),
+        }
+        for application, part in sorted(ledger.slices.items())
+    ]
 
 
 def restrictions(audience: Audience) -> list[str]:
@@ -70,5 +88,9 @@ def show(told: list[Told]) -> None:
         ready = "yes" if each["ready"] else each["reason"] or "no"
         default = "yes" if each["default"] else ""
         audience = "; ".join(each["for"]) or "everybody"
-        shown.add_row(each["name"], each["subnet"], ready, *counts, default, audience, each["message"])
+        uncut = f"{each['uncut']} addresses are in no slice" if "uncut" in each else ""
+        shown.add_row(each["name"], each["subnet"], ready, *counts, default, audience, each["message"] or uncut)
+        for part in each.get("slices", ()):
+            counts = [str(part[key]) for key in ("total", "allocated", "available")]
+            shown.add_row("", ", ".join(part["addresses"]), "", *counts, "", part["application"], "")
     console().print(shown)

@@ -75,6 +75,8 @@ def _in_pool(pools: Pools, name: str, asked: tuple[Family, int]) -> Told | None:
         state = "reserved"
     else:
         state = "free"
+    if ledger is not None and (whose := [each for each, part in ledger.slices.items() if address in part]):
+        state += f", in the slice of {whose[0]}"
     return {"pool": name, "state": state}
 
 

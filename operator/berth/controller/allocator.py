@@ -16,11 +16,11 @@ from berth.controller.holders import Attachment, Holders, Kept
 from berth.controller.metrics import METRICS
 from berth.controller.surroundings import Life, Live, World
 from berth.controller.waiting import WaitingLines
-from berth.core.claim import Claim, Surroundings
+from berth.core.claim import Claim, Holding, Surroundings
 from berth.core.granting import Granted, Waiting, grant
 from berth.core.ledger import Contested, Ledger
 from berth.core.pool import Pool
-from berth.core.ranges import Family
+from berth.core.ranges import Family, Ranges
 from berth.core.reasons import Reason
 from berth.core.request import decide
 from berth.core.selection import Choice, Offer, Refused
@@ -53,6 +53,7 @@ class Allocator:
         self.claims = ClaimView(self)
         self.books: dict[str, Book] = {}
         self.offers: dict[str, Offer] = {}
+        self.sliced = False  # some pool is cut into slices: of which application a Pod is has to be known
         self.waiting = WaitingLines()
         self.refusals: dict[str, Refused] = {}
         self._postponed: set[str] = set()  # until a pool that might serve them is loaded and judged
@@ -149,6 +150,10 @@ class Allocator:
         METRICS.releases.inc()
         self._touched(book)
 
+    def resliced(self, book: Book) -> None:
+        """Something of a slice of this pool was given back."""
+        self._touched(book)
+
     # --- facts: Pods -------------------------------------------------------------------------------------------------
 
     def _parted(self, pod_uid: str) -> None:
@@ -207,10 +212,11 @@ class Allocator:
             for name, book in self.books.items()
             if isinstance(book.pool, Pool)
         }
+        self.sliced = any(offer.pool.slice_size is not None for offer in self.offers.values())
         postponed, self._postponed = self._postponed, set()
         for claim in postponed:
             self.consider(claim)
-        for claim in [*(claim for _, line in self.waiting.lines() for claim in line), *self.refusals]:
+        for claim in [*(claim for *_, line in self.waiting.lines() for claim in line), *self.refusals]:
             self.consider(claim)
 
     # --- deciding ----------------------------------------------------------------------------------------------------
@@ -221,7 +227,7 @@ class Allocator:
         if seen is None or seen.claim.confirmed:
             return
         claim, around = seen.claim, self.world.around(seen.claim)
-        if around is None:
+        if around is None or (around.application is None and self.sliced):
             self._look(claim)
             return
         chosen = self._choice(claim, around)
@@ -289,7 +295,10 @@ class Allocator:
         if isinstance(choice, Refused) and (not kept or not kept.keys() >= _families(claim)):
             return choice
         candidates = {} if isinstance(choice, Refused) else dict(choice.candidates)
-        candidates |= {family: (self.offers[name].pool,) for family, (name, _) in kept.items()}
+        # Whatever has become of slices since, and of the Pod's owner.
+        candidates |= {
+            family: (replace(self.offers[name].pool, slice_size=None),) for family, (name, _) in kept.items()
+        }
         if any(not self._open(pool, claim.uid) for pools in candidates.values() for pool in pools):
             return claim, Choice(candidates)  # it waits until they are, and what is kept stays so
         for berth in self.kept.give_up(attachment):
@@ -372,30 +381,45 @@ class Allocator:
     def lose_patience(self) -> None:
         """Tell those who wait in vain: more of them than addresses on their way back."""
         now = self._clock()
-        for pools, line in self.waiting.lines():
+        for pools, application, line in self.waiting.lines():
             exhausted = self.waiting.waiter(line[0]).refusal.reason is Reason.POOL_EXHAUSTED
-            if exhausted and self._available(pools):
+            if exhausted and self._available(pools, application):
                 continue  # the next batch is full, no more
-            returning = self._returning(pools)
+            returning = self._returning(pools, application)
             for claim in line[returning:]:
                 waiter = self.waiting.waiter(claim)
                 if now - waiter.since >= PATIENCE_SECONDS:
                     self._refuse(claim, waiter.refusal)
 
-    def _available(self, pools: tuple[str, ...]) -> int:
-        """Free addresses of these pools."""
-        ledgers = (book.ledger for name in pools if (book := self.books.get(name)) is not None)
-        return sum(ledger.counts.available for ledger in ledgers if ledger is not None)
+    def _available(self, pools: tuple[str, ...], application: str) -> int:
+        """Free addresses of these pools; of those cut into slices only what is in this application's."""
+        return sum(
+            ledger.free_for(application) if self._is_sliced(name) else ledger.counts.available
+            for name in pools
+            if (ledger := self._ledger(name)) is not None
+        )
 
-    def _returning(self, pools: tuple[str, ...]) -> int:
-        """Addresses of these pools whose Pods are on their way out."""
+    def _returning(self, pools: tuple[str, ...], application: str) -> int:
+        """Addresses of these pools, or of this application's slices of them, whose Pods are on their way out."""
         leaving = self.world.pods.leaving
         return sum(
-            holding.pool in pools
+            holding.pool in pools and self._is_within(holding, application)
             for pod_uid in leaving
             for seen in self.claims.of_pod(pod_uid)
             for holding in seen.claim.holdings
         )
+
+    def _is_within(self, holding: Holding, application: str) -> bool:
+        if not self._is_sliced(holding.pool):
+            return True
+        ledger = self._ledger(holding.pool)
+        return ledger is not None and holding.address in ledger.slices.get(application, Ranges())
+
+    def _is_sliced(self, pool: str) -> bool:
+        return pool in self.offers and self.offers[pool].pool.slice_size is not None
+
+    def _ledger(self, pool: str) -> Ledger | None:
+        return self.books[pool].ledger if pool in self.books else None
 
 
 def _families(claim: Claim) -> frozenset[Family]:

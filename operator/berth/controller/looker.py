@@ -3,6 +3,7 @@
 A Pod's claim can reach us before the Pod does: two watches are never in step. Decided without its labels and its
 annotations it would get an address from another pool than it asks for, for good. So what is in no view is read, once.
 What is not there then (a static Pod, an attachment made by hand) says nothing, and the claim is decided all the same.
+Where pools are cut into slices, so is what made the Pod's ReplicaSet or Job: that is the application.
 """
 
 import asyncio
@@ -11,6 +12,7 @@ from collections import deque
 from collections.abc import Mapping
 
 from berth.controller.allocator import Allocator
+from berth.controller.owners import parent_of
 from berth.controller.surroundings import Described, Live, describe
 from berth.core.claim import Claim
 from berth.kube.client import Api, Object
@@ -58,7 +60,10 @@ class Looker:
         world = allocator.world
         while allocator.claims.get(claim.uid) is not None:
             try:
-                pod = Described() if claim.pod_uid in world.pods.pods else await self._pod(claim)
+                seen = world.pods.pods.get(claim.pod_uid)
+                pod = await self._pod(claim) if seen is None else seen.described
+                if allocator.sliced and pod.owner.passing and pod.owner.uid not in world.parents:
+                    world.parents[pod.owner.uid] = await parent_of(self._api, claim.namespace, pod.owner)
                 namespace = await self._described(NAMESPACES, claim.namespace, world.namespaces.described)
                 return Live(pod, namespace, await self._described(NODES, claim.node, world.nodes.described))
             except KubeError as error:

@@ -8,9 +8,11 @@ nothing is decided without one for a claim whose Pod, namespace or node it does 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import lru_cache
 
 from berth.core.claim import Claim, Surroundings
 from berth.core.request import PREFIX
+from berth.core.slicing import Owner, application_of
 from berth.kube.client import Change, Listing, Object
 
 UNFINISHED = {"fieldSelector": "status.phase!=Succeeded,status.phase!=Failed"}
@@ -25,15 +27,16 @@ class Life(Enum):
 
 
 NOTHING: Mapping[str, str] = {}
+NOBODY = Owner()
 
 
 @dataclass(frozen=True, slots=True)
 class Described:
-    """What selectors and choices ask of a Pod, a namespace or a node. `owner`: the kind of its controller."""
+    """What selectors and choices ask of a Pod, a namespace or a node."""
 
     labels: Mapping[str, str] = field(default_factory=dict)
     annotations: Mapping[str, str] = field(default_factory=dict)
-    owner: str = ""
+    owner: Owner = NOBODY
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +53,34 @@ def describe(item: Object) -> Described:
     written = meta.get("annotations")
     # Most have none of ours: those share one empty mapping.
     ours = {key: text for key, text in written.items() if key.startswith(PREFIX)} if written else NOTHING
-    owner = next((each["kind"] for each in meta.get("ownerReferences") or () if each.get("controller")), "")
-    return Described(meta.get("labels") or NOTHING, ours or NOTHING, owner)
+    return Described(meta.get("labels") or NOTHING, ours or NOTHING, owner_of(item))
+
+
+def owner_of(item: Object) -> Owner:
+    for each in item["metadata"].get("ownerReferences") or ():
+        if each.get("controller"):
+            group = each["apiVersion"].rpartition("/")[0]
+            return _owner(group, each["kind"], each["name"], each["uid"])
+    return NOBODY
+
+
+# Thousands of Pods have the same one.
+_owner = lru_cache(maxsize=4096)(Owner)
+
+
+def surroundings(
+    within: str, pod: Described, namespace: Described, node: Described, parents: Mapping[str, Owner]
+) -> Surroundings:
+    application = application_of(within, pod.owner, parents)
+    return Surroundings(
+        pod.labels,
+        namespace.labels,
+        node.labels,
+        pod.annotations,
+        namespace.annotations,
+        pod.owner.kind,
+        application,
+    )
 
 
 @dataclass(slots=True)
@@ -134,6 +163,7 @@ class World:
         self.nodes = DescriptionView()
         self.namespaces = DescriptionView()
         self.live: dict[str, Live] = {}  # by claim
+        self.parents: dict[str, Owner] = {}  # controllers of ReplicaSets and Jobs, as read live, by the UID of those
 
     def around(self, claim: Claim) -> Surroundings | None:
         """None: some of it is in no view yet and has to be read."""
@@ -146,9 +176,7 @@ class World:
             if live is None:
                 return None
             pod, namespace, node = pod or live.pod, namespace or live.namespace, node or live.node
-        return Surroundings(
-            pod.labels, namespace.labels, node.labels, pod.annotations, namespace.annotations, pod.owner
-        )
+        return surroundings(claim.namespace, pod, namespace, node, self.parents)
 
     def annotated(self, claim: Claim) -> bool:
         """Its Pod or its namespace has a say in what it gets."""

@@ -17,6 +17,7 @@ from berth.controller.reclaimer import Reclaimer
 from berth.controller.reservations import Reservations
 from berth.controller.scribe import Scribe
 from berth.controller.shelf import Shelf
+from berth.controller.slicer import Slicer
 from berth.controller.surroundings import UNFINISHED, read_pod
 from berth.kube.client import Api, Object
 from berth.kube.errors import KubeError
@@ -39,6 +40,7 @@ class Term:
         self._scribe = Scribe(api)
         self._reclaimer = Reclaimer(api, clock)
         self._looker, self._herald = Looker(api), Herald(api)
+        self._slicer = Slicer(api, clock)
         self.allocator = Allocator(
             clock, self._scribe.write, self._reclaimer.suspect, self._looker.look, self._herald.complain
         )
@@ -73,6 +75,7 @@ class Term:
             tasks.create_task(self._looker.run(self.allocator))
             tasks.create_task(self._herald.run())
             tasks.create_task(self._reclaimer.run(self.allocator))
+            tasks.create_task(self._slicer.run(self.allocator))
             tasks.create_task(self._lose_patience())
             tasks.create_task(self._sweep(shelf, reservations))
 

@@ -1,4 +1,5 @@
-"""Claims that wait for an address: first come, first served, one queue for each set of pools they could draw from."""
+"""Claims that wait for an address: first come, first served, one queue for each set of pools they could draw from, and
+for each application where it is its slices that have none."""
 
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -7,7 +8,8 @@ from dataclasses import dataclass
 from berth.core.granting import Waiting
 from berth.core.selection import Refused
 
-Line = tuple[tuple[str, ...], str]  # pools, and the claim itself where it wants one certain address
+# Pools; the application whose slices they are; the claim itself where it wants one certain address.
+Line = tuple[tuple[str, ...], str, str]
 
 
 @dataclass(slots=True)
@@ -32,7 +34,7 @@ class WaitingLines:
 
     def join(self, claim: str, waiting: Waiting, now: float, *, alone: bool) -> None:
         """Keep the place of one who waits already in the same line."""
-        line = (waiting.pools, claim if alone else "")
+        line = (waiting.pools, waiting.application, claim if alone else "")
         before = self._where.get(claim)
         if before == line:
             self._lines[line][claim].refusal = waiting.refusal
@@ -49,10 +51,10 @@ class WaitingLines:
         if not self._lines[line]:
             del self._lines[line]
 
-    def lines(self) -> Iterator[tuple[tuple[str, ...], list[str]]]:
-        """Each line's pools and its claims in order."""
-        for (pools, _), line in list(self._lines.items()):
-            yield pools, list(line)
+    def lines(self) -> Iterator[tuple[tuple[str, ...], str, list[str]]]:
+        """Each line's pools, the application whose slices of them it waits for, and its claims in order."""
+        for (pools, application, _), line in list(self._lines.items()):
+            yield pools, application, list(line)
 
     def heads(self) -> list[Line]:
         return list(self._lines)

@@ -17,8 +17,8 @@ from berth.core.advice import Neighbour, Reservation, advise
 from berth.core.draft import Draft, bad_entries, fresh_faults
 from berth.core.ledger import Image
 from berth.core.pool import Pool
-from berth.core.ranges import Family, Malformed, Ranges, Run, format_address, parse_span
-from berth.core.settled import SPAN
+from berth.core.ranges import Family, Malformed, Ranges, format_address, parse_span
+from berth.core.settled import runs_of
 
 # A refusal is read on a terminal: past this many of a kind it says only how many more there are.
 MOST = 8
@@ -79,25 +79,10 @@ class Verdict:
 
 
 def held_in(image: Image, within: Ranges | None = None) -> Ranges:
-    """Every address a ledger says is in use; with `within`, those inside. A block is read run by run: thousands of full
-    ones cost what thousands of addresses do."""
-    runs: list[Run] = [(address, address) for address in image.pending]
-    for number, mask in image.settled.items():
-        low = number * SPAN
-        if within is None or any(within.touching(low, low + SPAN - 1)):
-            runs += _runs(low, mask)
-    held = Ranges.of(runs)
+    """Every address a ledger says is in use; with `within`, those inside."""
+    pending = Ranges.of((address, address) for address in image.pending)
+    held = runs_of(image.settled, within).union(pending)
     return held if within is None else held.intersect(within)
-
-
-def _runs(low: int, mask: int) -> Iterator[Run]:
-    while mask:
-        skip = (mask & -mask).bit_length() - 1
-        mask >>= skip
-        length = (~mask & (mask + 1)).bit_length() - 1
-        yield low + skip, low + skip + length - 1
-        mask >>= length
-        low += skip + length
 
 
 # --- pools ------------------------------------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ class Claim:
 
     `pools`: the pools asked for, by family, in order; empty means the default pools decide. `families`: those asked
     for; empty means whatever the pools give. `wanted`: at most one address of each family. `among`: any of these.
+    `application`: whose slice it draws from, where a pool is cut into slices; `slice_size`: how large that is to be.
     """
 
     uid: str
@@ -37,6 +38,8 @@ class Claim:
     wanted: Mapping[Family, int] = field(default_factory=dict)
     among: Mapping[Family, Ranges] = field(default_factory=dict)
     holdings: tuple[Holding, ...] = ()
+    application: str = ""
+    slice_size: int | None = None
 
     @property
     def confirmed(self) -> bool:
@@ -51,7 +54,8 @@ class Claim:
 @dataclass(frozen=True, slots=True)
 class Surroundings:
     """What is known of a claim besides itself: labels of its Pod, its namespace, its node; of the first two also the
-    annotations with our prefix. `owner`: the kind of the Pod's controller."""
+    annotations with our prefix. `owner`: the kind of the Pod's controller. `application`: see `berth.core.slicing`;
+    empty: it is of none, None: not known yet."""
 
     pod_labels: Mapping[str, str] = field(default_factory=dict)
     namespace_labels: Mapping[str, str] = field(default_factory=dict)
@@ -59,3 +63,4 @@ class Surroundings:
     pod_annotations: Mapping[str, str] = field(default_factory=dict)
     namespace_annotations: Mapping[str, str] = field(default_factory=dict)
     owner: str = ""
+    application: str | None = ""

@@ -59,18 +59,24 @@ def explain(
     passed = _passed((*request.passed, *choice.passed), offers)
     if claim.holdings:
         held = tuple((each.pool, format_address(each.family, each.address)) for each in claim.holdings)
-        return Explanation(asked, (*_candidates(choice, {pool for pool, _ in held}, ledgers), *passed), held)
+        return Explanation(
+            asked, (*_candidates(request.claim, choice, {pool for pool, _ in held}, ledgers), *passed), held
+        )
     unread = sorted({pool.name for pools in choice.candidates.values() for pool in pools} - ledgers.keys())
     if unread:
         raise ValueError(f"the ledger of IPPool {', '.join(unread)} cannot be read")
     match grant(request.claim, choice, ledgers, 0.0):
         case Granted(addresses):
             got = tuple((pool.name, format_address(pool.family, address)) for pool, address in addresses)
-            return Explanation(asked, (*_candidates(choice, {pool for pool, _ in got}, ledgers), *passed), got)
+            return Explanation(
+                asked, (*_candidates(request.claim, choice, {pool for pool, _ in got}, ledgers), *passed), got
+            )
         case Waiting(_, refusal):
-            return Explanation(asked, (*_candidates(choice, set(), ledgers), *passed), refused=refusal, waits=True)
+            return Explanation(
+                asked, (*_candidates(request.claim, choice, set(), ledgers), *passed), refused=refusal, waits=True
+            )
         case Refused() as refused:
-            return Explanation(asked, (*_candidates(choice, set(), ledgers), *passed), refused=refused)
+            return Explanation(asked, (*_candidates(request.claim, choice, set(), ledgers), *passed), refused=refused)
 
 
 def _asked(request: Request) -> list[str]:
@@ -92,28 +98,33 @@ def _asked(request: Request) -> list[str]:
     return said
 
 
-def _candidates(choice: Choice, used: set[str], ledgers: Mapping[str, Ledger]) -> list[Looked]:
+def _candidates(claim: Claim, choice: Choice, used: set[str], ledgers: Mapping[str, Ledger]) -> list[Looked]:
     found: list[Looked] = []
     for family, pools in choice.candidates.items():
         served = False
         for pool in pools:
+            free, why = _counts(claim, pool, ledgers)
             if pool.name in used and not served:
                 verdict, served = Verdict.TAKEN, True
             else:
-                verdict = Verdict.NEXT if served or _has_free(pool, ledgers) else Verdict.EXHAUSTED
-            found.append(Looked(pool.name, family, verdict, _counts(pool, ledgers)))
+                verdict = Verdict.NEXT if served or free else Verdict.EXHAUSTED
+            found.append(Looked(pool.name, family, verdict, why))
     return found
 
 
-def _has_free(pool: Pool, ledgers: Mapping[str, Ledger]) -> bool:
-    return pool.name in ledgers and ledgers[pool.name].counts.available > 0
-
-
-def _counts(pool: Pool, ledgers: Mapping[str, Ledger]) -> str:
+def _counts(claim: Claim, pool: Pool, ledgers: Mapping[str, Ledger]) -> tuple[int, str]:
+    """How many addresses are free for this claim, and of which."""
     if pool.name not in ledgers:
-        return "its ledger cannot be read"
-    counts = ledgers[pool.name].counts
-    return f"{counts.available} of {counts.total} free"
+        return 0, "its ledger cannot be read"
+    ledger = ledgers[pool.name]
+    if pool.slice_size is None:
+        return ledger.counts.available, f"{ledger.counts.available} of {ledger.counts.total} free"
+    part = ledger.slices.get(claim.application)
+    if part is None:
+        uncut, size = ledger.uncut().size, claim.slice_size or pool.slice_size
+        return uncut if uncut >= size else 0, f"no slice yet for {claim.application}, {uncut} addresses uncut"
+    free, total = ledger.free_for(claim.application), part.intersect(ledger.allowed).size
+    return free, f"{free} of {total} free in the slice of {claim.application}"
 
 
 def _passed(passed: tuple[Passed, ...], offers: Mapping[str, Offer]) -> tuple[Looked, ...]:

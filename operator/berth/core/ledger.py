@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 
 from berth.core.ranges import Ranges
 from berth.core.settled import Settled
+from berth.core.slicing import SLICES_MOST, cut
 
 # Pending entries are ~60 bytes each in the object that every write sends whole. Claims past this wait for the next
 # batch, which settles what was confirmed meanwhile.
@@ -32,6 +33,7 @@ class Image:
     sequence: int = 0
     pending: Mapping[int, str] = field(default_factory=dict)
     settled: Mapping[int, int] = field(default_factory=dict)
+    slices: Mapping[str, Ranges] = field(default_factory=dict)  # application -> what only its Pods draw from
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +98,7 @@ class Ledger:
         self.reuse_delay = reuse_delay
         self.pending: dict[int, str] = dict(image.pending)
         self.settled = Settled(image.settled)
+        self.slices: dict[str, Ranges] = dict(image.slices)
         self._granted: dict[str, int] = {claim: address for address, claim in self.pending.items()}
         self._staged: set[int] = set()  # pending in memory only: not to be confirmed yet
         self._dirty = False
@@ -237,6 +240,43 @@ class Ledger:
         self._cooling = OrderedDict((address, at) for address, at in freed if address in allowed)
         self._freed_outside = {address: at for address, at in freed if address not in allowed}
 
+    # --- slices ----------------------------------------------------------------------------------------------------
+
+    def part(self, application: str, size: int) -> Ranges:
+        """The slice this application would draw from if it is to have `size` addresses that are handed out: the one it
+        has, with more cut to it as far as there is room, or a new one, whole or not at all. Nothing is changed."""
+        has = self.slices.get(application, Ranges())
+        lacking = size - has.intersect(self._allowed).size
+        if lacking <= 0 or (not has and len(self.slices) >= SLICES_MOST):
+            return has
+        made = cut(self.uncut(), lacking, has)
+        return made if has or made.size == size else has
+
+    def free_for(self, application: str) -> int:
+        """How many addresses of its slice nobody holds."""
+        part = self.slices.get(application, Ranges()).intersect(self._allowed)
+        return part.size - self.held_in(part).size
+
+    def uncut(self) -> Ranges:
+        """What may still be cut: in no slice, and held by nobody."""
+        rest = self._allowed.minus(Ranges.of(run for each in self.slices.values() for run in each.runs))
+        return rest.minus(self.held_in(rest))
+
+    def held_in(self, part: Ranges) -> Ranges:
+        pending = Ranges.of((address, address) for address in self.pending if address in part)
+        return self.settled.runs(part).union(pending)
+
+    def allot(self, application: str, part: Ranges) -> None:
+        """Stage that this application has this slice."""
+        if part != self.slices.get(application):
+            self.slices[application] = part
+            self._dirty = True
+
+    def drop(self, application: str) -> None:
+        """Stage that it has none."""
+        del self.slices[application]
+        self._dirty = True
+
     # --- writing ---------------------------------------------------------------------------------------------------
 
     def draft(self) -> Image:
@@ -244,7 +284,7 @@ class Ledger:
         assert self._in_flight is None, "one write at a time"
         self._in_flight = frozenset(self._staged)
         self._dirty = False
-        return Image(self.sequence + 1, dict(self.pending), self.settled.blocks())
+        return Image(self.sequence + 1, dict(self.pending), self.settled.blocks(), dict(self.slices))
 
     def accept(self, image: Image) -> list[tuple[str, int]]:
         """The draft was written: the grants in it, as (claim, address), are now to be confirmed."""

@@ -83,7 +83,9 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class Pool:
-    """A pool as its spec describes it. `offered` is what it may hand out before reservations are taken off."""
+    """A pool as its spec describes it. `offered` is what it may hand out before reservations are taken off.
+    `slice_size`: it is cut into slices, each for one application, of so many addresses unless that asks for another
+    number; None: it is not."""
 
     name: str
     subnet: Subnet
@@ -94,6 +96,7 @@ class Pool:
     disabled: bool = False
     reuse_delay: float = 30.0
     audience: Audience = Audience()
+    slice_size: int | None = None
 
     @property
     def family(self) -> Family:

@@ -5,6 +5,7 @@
     pools        Pod (pools.IFACE, then pools), Namespace (same), CNI configuration   the default pools
     families     Pod (families), CNI configuration                               as the pools named, or the default ones
     addresses    the CNI call, Pod (addresses.IFACE, then addresses)             any
+    slice        Pod (slice): its size                                           as the pool says, if that is cut at all
 
 Pools are looked for by family: a Pod that names IPv4 pools leaves it to the next in order to name those for IPv6. A
 pool knows its family, so one list names both. What an annotation says and cannot be is a refusal that names the key,
@@ -23,7 +24,8 @@ from berth.core.selection import Choice, Offer, Passed, Refused, choose, narrowe
 
 PREFIX = "ipam.berth.dev/"
 POOLS, ADDRESSES, FAMILIES = f"{PREFIX}pools", f"{PREFIX}addresses", f"{PREFIX}families"
-POD_KEYS = (POOLS, ADDRESSES, FAMILIES)
+SLICE = f"{PREFIX}slice"
+POD_KEYS = (POOLS, ADDRESSES, FAMILIES, SLICE)
 NAMESPACE_KEYS = (POOLS,)
 BY_INTERFACE = (POOLS, ADDRESSES)
 CONFIGURATION = "CNI configuration"
@@ -72,6 +74,8 @@ def decide(claim: Claim, around: Surroundings, offers: Mapping[str, Offer]) -> t
 
 
 def request_of(claim: Claim, around: Surroundings, offers: Mapping[str, Offer]) -> Request | Refused:
+    if around.application:
+        claim = replace(claim, application=around.application)
     if not around.pod_annotations and not around.namespace_annotations:
         return Request(claim)
     if (unknown := _unknown(around)) is not None:
@@ -79,7 +83,10 @@ def request_of(claim: Claim, around: Surroundings, offers: Mapping[str, Offer]) 
     families = _families(claim, around)
     if isinstance(families, Refused):
         return families
-    claim = replace(claim, families=families)
+    size = _slice_size(around)
+    if isinstance(size, Refused):
+        return size
+    claim = replace(claim, families=families, slice_size=size)
     named = _pools(claim, around, offers)
     if isinstance(named, Refused):
         return named
@@ -118,6 +125,23 @@ def _families(claim: Claim, around: Surroundings) -> frozenset[Family] | Refused
         if entry not in known:
             return said.bad(f'"{entry}" is no family: write IPv4, IPv6, or IPv4,IPv6')
     return frozenset(known[entry] for entry in said.entries())
+
+
+# --- slices -----------------------------------------------------------------------------------------------------------
+
+
+def _slice_size(around: Surroundings) -> int | Refused | None:
+    text = around.pod_annotations.get(SLICE)
+    if text is None:
+        return None
+    size = slice_size_of(around.pod_annotations)
+    return _Said("Pod", SLICE, text).bad("is no number of addresses: write 1 or more") if size is None else size
+
+
+def slice_size_of(annotations: Mapping[str, str]) -> int | None:
+    """How many addresses a Pod's annotation asks for; None when it says nothing, or nothing that can be."""
+    text = annotations.get(SLICE, "").strip()
+    return int(text) if text.isascii() and text.isdecimal() and len(text) < 40 and int(text) else None
 
 
 # --- pools ------------------------------------------------------------------------------------------------------------

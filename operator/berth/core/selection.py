@@ -140,6 +140,10 @@ def _unfit(claim: Claim, around: Surroundings, offer: Offer, family: Family) -> 
         return "is disabled"
     if not offer.serving:
         return "is not Ready"
+    if pool.slice_size is not None and around.application == "":
+        return f"is cut into slices for applications, and Pod {claim.pod} has no controller"
+    if pool.slice_size is None and claim.slice_size is not None:
+        return "is not cut into slices, and a slice is asked for"
     return _unwelcome(claim, around, pool.audience)
 
 

@@ -9,7 +9,7 @@ from base64 import b64decode, b64encode
 from binascii import Error as Base64Error
 from collections.abc import Iterator, Mapping
 
-from berth.core.ranges import Family, Malformed, Ranges, format_address, parse_address
+from berth.core.ranges import Family, Malformed, Ranges, Run, format_address, parse_address
 
 SPAN = 1024
 _FULL = (1 << SPAN) - 1
@@ -73,6 +73,10 @@ class Settled:
             for first, last in allowed.touching(low, low + SPAN - 1)
         )
 
+    def runs(self, within: Ranges) -> Ranges:
+        """Those inside `within`."""
+        return runs_of(self._blocks, within)
+
     def blocks(self) -> dict[int, int]:
         """A copy: block number to mask."""
         return dict(self._blocks)
@@ -80,6 +84,28 @@ class Settled:
 
 def _mask_between(first_bit: int, last_bit: int) -> int:
     return (1 << (last_bit + 1)) - (1 << first_bit)
+
+
+def runs_of(blocks: Mapping[int, int], within: Ranges | None = None) -> Ranges:
+    """The addresses of blocks; with `within`, those inside. A block is read run by run: thousands of full ones cost
+    what thousands of addresses do."""
+    runs: list[Run] = []
+    for number, mask in blocks.items():
+        low = number * SPAN
+        if within is None or any(within.touching(low, low + SPAN - 1)):
+            runs += _runs(low, mask)
+    found = Ranges.of(runs)
+    return found if within is None else found.intersect(within)
+
+
+def _runs(low: int, mask: int) -> Iterator[Run]:
+    while mask:
+        skip = (mask & -mask).bit_length() - 1
+        mask >>= skip
+        length = (~mask & (mask + 1)).bit_length() - 1
+        yield low + skip, low + skip + length - 1
+        mask >>= length
+        low += skip + length
 
 
 def write_block(family: Family, number: int, mask: int) -> tuple[str, str]:
