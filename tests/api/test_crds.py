@@ -70,6 +70,7 @@ GOOD: list[tuple[str, str, Object]] = [
             "namespaceSelector": {"matchExpressions": [{"key": "a", "operator": "In", "values": ["b"]}]},
             "podSelector": {},
             "networks": ["lan"],
+            "slices": {"size": 8},
         },
     ),
     ("a reservation of both families", "ReservedIP", {"ips": ["10.0.0.5", "fd00::/120", "fd00::1-fd00::9"]}),
@@ -117,6 +118,8 @@ BAD: list[tuple[str, str, Object, str]] = [
     ("a node without a name", "IPPool", {**POOL, "nodeNames": [""]}, "should be at least 1 chars long"),
     ("a reservation of nothing", "ReservedIP", {"ips": []}, "should have at least 1 items"),
     ("a reservation without a list", "ReservedIP", {}, "spec.ips: Required value"),
+    ("slices of nothing", "IPPool", {**POOL, "slices": {"size": 0}}, "should be greater than or equal to 1"),
+    ("slices of no size", "IPPool", {**POOL, "slices": {}}, "spec.slices.size: Required value"),
     ("a reservation that is none", "ReservedIP", {"ips": ["printer"]}, NO_ENTRY),
     ("a claim without a Pod", "Endpoint", {**CLAIM, "pod": {"name": "web-0"}}, "spec.pod.uid: Required value"),
     ("a claim without an interface", "Endpoint", {**CLAIM, "interface": ""}, "should be at least 1 chars long"),
@@ -135,6 +138,11 @@ CHANGES: list[tuple[str, str, Object, Object, str]] = [
      NEVER),
     ("a claim for another family", "Endpoint", {**CLAIM, "families": ["IPv4"]}, {"families": ["IPv6"]}, NEVER),
     ("a claim with a new container", "Endpoint", CLAIM, {"containerID": "c2"}, ""),
+    ("a pool that is to be cut into slices now", "IPPool", POOL, {"slices": {"size": 8}},
+     "spec.slices: Invalid value: is there from the beginning or never: make a new IPPool"),
+    ("a pool that is not to be cut into slices any more", "IPPool", {**POOL, "slices": {"size": 8}}, {"slices": None},
+     "spec.slices: Invalid value: is there from the beginning or never: make a new IPPool"),
+    ("slices of another size", "IPPool", {**POOL, "slices": {"size": 8}}, {"slices": {"size": 16}}, ""),
     ("a pool with more addresses", "IPPool", {**POOL, "ips": ["10.0.0.1"]}, {"ips": ["10.0.0.1", "10.0.0.2"]}, ""),
 ]  # fmt: skip
 

@@ -26,14 +26,21 @@ HELD = st.dictionaries(st.integers(0, 3 * SPAN), st.booleans(), max_size=50)
 # --- the ledger ------------------------------------------------------------------------------------------------------
 
 
-@given(st.sampled_from(Family), HELD, st.integers(0, 1 << 40))
-def test_a_ledger_comes_back_as_it_was_written(family: Family, held: dict[int, bool], sequence: int) -> None:
+@given(st.sampled_from(Family), HELD, st.integers(0, 1 << 40), st.lists(st.integers(1, 40), max_size=4))
+def test_a_ledger_comes_back_as_it_was_written(
+    family: Family, held: dict[int, bool], sequence: int, sizes: list[int]
+) -> None:
     settled = Settled()
     for offset, is_settled in held.items():
         if is_settled:
             settled.add(BASE[family] + offset)
     pending = {BASE[family] + each: f"claim {each}" for each, is_settled in held.items() if not is_settled}
-    image = Image(sequence, pending, settled.blocks())
+    firsts = [BASE[family] + 50 * number for number in range(len(sizes))]
+    slices = {
+        f"shop/StatefulSet.apps/db-{number}": Ranges.of([(first, first + size - 1), (first + 48, first + 48)])
+        for number, (first, size) in enumerate(zip(firsts, sizes, strict=True))
+    }
+    image = Image(sequence, pending, settled.blocks(), slices)
     read = LedgerEntry.model_validate(write_ledger(family, image)).to_core(family)
     assert read == image
     assert isinstance(read, Image)
@@ -56,6 +63,10 @@ def test_a_pool_without_a_status_has_an_empty_ledger() -> None:
         ({"blocks": {"10.0.0.0": "A"}}, "is not base64"),
         ({"blocks": {"10.0.0.0": ""}}, "is not a bitmap"),
         ({"pending": {"10.0.0.1": "a"}, "blocks": {"10.0.0.0": "Ag=="}}, '"10.0.0.1" is pending and settled'),
+        ({"slices": {"shop/Deployment.apps/web": ["10.0.0.1-"]}}, "slices[shop/Deployment.apps/web]"),
+        ({"slices": {"shop/Deployment.apps/web": []}}, '"shop/Deployment.apps/web" is no application with addresses'),
+        ({"slices": {"web": ["10.0.0.1"]}}, '"web" is no application with addresses'),
+        ({"slices": {"a/b/c": ["10.0.0.1"], "a/b/d": ["10.0.0.0/30"]}}, "gives two applications the same address"),
     ],
 )
 def test_a_ledger_that_is_not_understood_is_not_guessed_at(ledger: dict[str, Any], said: str) -> None:

@@ -13,7 +13,7 @@ from berth.cli.main import main
 from berth.core.ranges import Malformed, parse_address
 from berth.kube.client import Api, Listing, Object, Reading
 from berth.kube.errors import NotFound
-from berth.kube.resources import ENDPOINTS, NAMESPACES, NODES, PODS, POOLS, RESERVED
+from berth.kube.resources import ENDPOINTS, NAMESPACES, NODES, PODS, POOLS, REPLICASETS, RESERVED
 
 
 class Objects:
@@ -81,6 +81,26 @@ def cluster() -> Api:
                 pool("red", "10.2.0.0/24", namespaces=["bank"]),
                 pool("broken", "10.3.0.1/24"),
             ],
+        }
+    )
+    api: Api = objects
+    return api
+
+
+def sliced() -> Api:
+    """A pool cut into slices: one for a Deployment, which holds one address of it."""
+    owner = {"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "web-5d4f", "uid": "rs", "controller": True}
+    maker = {"apiVersion": "apps/v1", "kind": "Deployment", "name": "web", "uid": "d", "controller": True}
+    of_web = pod("web-5d4f-x", pools="cut", slice="5")
+    of_web["metadata"]["ownerReferences"] = [owner]
+    cut = pool("cut", "10.4.0.0/28", slices={"size": 4}, pending={"10.4.0.1": "claim-other"})
+    cut["status"]["ledger"]["slices"] = {"shop/Deployment.apps/web": ["10.4.0.1-10.4.0.4"]}
+    objects: Any = Objects(
+        **{
+            PODS.plural: [of_web, pod("bare", pools="cut")],
+            REPLICASETS.plural: [{"metadata": {"name": "web-5d4f", "uid": "rs", "ownerReferences": [maker]}}],
+            NAMESPACES.plural: [{"metadata": {"name": "shop"}}],
+            POOLS.plural: [cut],
         }
     )
     api: Api = objects
@@ -172,6 +192,40 @@ def test_who_tells_the_holder_of_an_address_and_what_keeps_it_back(
     assert [each["pod"] for each in found["holders"]] == holders
     assert [each["state"] for each in found["pools"]] == [state]
     assert found["reserved"] == (["kept"] if state == "reserved" else [])
+
+
+def test_explain_tells_of_the_slice_a_pod_draws_from() -> None:
+    [found] = asyncio.run(explain.tell(sliced(), "shop", "web-5d4f-x", "eth0", "lan"))["attachments"]
+    assert found["asked"] == ["IPv4 pools cut: Pod annotation ipam.berth.dev/pools", "a slice of 5 addresses"]
+    assert found["addresses"] == [{"pool": "cut", "address": "10.4.0.2"}]
+    assert found["pools"][0]["why"] == "3 of 5 free in the slice of shop/Deployment.apps/web"
+    [found] = asyncio.run(explain.tell(sliced(), "shop", "bare", "eth0", "lan"))["attachments"]
+    assert "cut is cut into slices for applications, and Pod bare has no controller" in found["refused"]["message"]
+
+
+def test_pools_tells_the_slices_of_a_pool() -> None:
+    [found] = pools.tell(asyncio.run(view.read_pools(sliced())))
+    assert found["uncut"] == 10
+    assert found["slices"] == [
+        {
+            "application": "shop/Deployment.apps/web",
+            "addresses": ["10.4.0.1-10.4.0.4"],
+            "total": 4,
+            "allocated": 1,
+            "available": 3,
+        }
+    ]
+    parsed = parse_address("10.4.0.3")
+    assert not isinstance(parsed, Malformed)
+    [state] = who.tell(parsed, asyncio.run(view.read_pools(sliced())), [])["pools"]
+    assert state["state"] == "free, in the slice of shop/Deployment.apps/web"
+
+
+def test_the_table_of_pools_has_its_slices_below_each(capsys: pytest.CaptureFixture[str]) -> None:
+    pools.show(pools.tell(asyncio.run(view.read_pools(sliced()))))
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "10.4.0.1-10.4.0.4 4 1 3 shop/Deployment.apps/web" in printed
+    assert "10 addresses are in no slice" in printed
 
 
 @pytest.mark.parametrize(

@@ -286,6 +286,38 @@ def test_whatever_happens_slices_are_apart_and_every_grant_is_of_its_own_applica
         assert all(address in ledger.slices[application] for application, address in held.values())
 
 
+LEADERS = st.lists(
+    st.tuples(st.sampled_from(["claim", "write", "drop"]), st.integers(0, 1), st.integers(0, 4), st.integers(1, 5)),
+    min_size=1,
+    max_size=60,
+)
+
+
+@for_all(LEADERS)
+def test_two_that_lead_at_once_never_write_an_address_into_two_slices(steps: list[tuple[str, int, int, int]]) -> None:
+    """A write is conditional: whose memory is not younger than the API's is refused, and reads anew."""
+    api = Image()
+    leaders = [Ledger(api, OUT_OF.offered), Ledger(api, OUT_OF.offered)]
+    claims: dict[str, str] = {}
+    for number, (step, which, who, size) in enumerate(steps):
+        ledger, application = leaders[which], f"shop/Deployment.apps/app-{who}"
+        if step == "claim":
+            claim = of(application, number, size)
+            claims[claim.uid] = application
+            grant(claim, Choice({V4: (OUT_OF,)}), {"out-of": ledger}, 0.0)
+        elif step == "drop" and application in ledger.slices and not ledger.held_in(ledger.slices[application]):
+            ledger.drop(application)
+        elif step == "write":
+            if ledger.sequence == api.sequence:
+                api = ledger.draft()
+                ledger.accept(api)
+            else:
+                leaders[which] = Ledger(api, OUT_OF.offered)
+        together = Ranges.of(run for part in api.slices.values() for run in part.runs)
+        assert together.size == sum(part.size for part in api.slices.values())
+        assert all(address in api.slices[claims[uid]] for address, uid in api.pending.items())
+
+
 # --- who may draw -----------------------------------------------------------------------------------------------------
 
 

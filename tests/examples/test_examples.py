@@ -37,6 +37,7 @@ EXPECTED = {  # file, Pod, interface -> addresses
     ("statefulset", "db-1", "eth0"): "10.22.0.20",
     ("statefulset", "db-2", "eth0"): "10.22.0.21",
     ("deployment", "web-abc12", "eth0"): "10.20.0.100",
+    ("slices", "api-abc12", "eth0"): "10.23.0.2",
 }
 
 
@@ -65,9 +66,9 @@ def decided(objects: list[Object], pod: str, interface: str) -> Explanation:
     namespaces = [each for each in objects if each["kind"] == "Namespace"]
     of_pod, of_namespace = describe(template), describe(namespaces[0] if namespaces else {"metadata": {}})
     namespace = item["metadata"].get("namespace", "default")
-    around = Surroundings(
-        of_pod.labels, {}, {}, of_pod.annotations, of_namespace.annotations, owners.get(item["kind"], "")
-    )
+    owner = owners.get(item["kind"], "")
+    application = f"{namespace}/{item['kind']}.apps/{item['metadata']['name']}" if owner else ""
+    around = Surroundings(of_pod.labels, {}, {}, of_pod.annotations, of_namespace.annotations, owner, application)
     claim = Claim("claim", namespace, "", pod, "uid", "node-1", "lan", interface, "c1")
     return explain(claim, around, pools, ledgers)
 

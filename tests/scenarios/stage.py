@@ -140,7 +140,7 @@ class Stage:
         interface: str = "eth0",
         node: str = "node-a",
         namespace: str = "",
-        owner: str = "",
+        owner: str | Object = "",
         labels: Mapping[str, str] | None = None,
         ipam: Mapping[str, Any] | None = None,
         network: str = "lan",
@@ -148,7 +148,7 @@ class Stage:
         **annotations: str,
     ) -> Answer:
         """Makes the Pod if it is not there, and calls the executable for one interface of it. `_` in the name of an
-        annotation is written `.`: `pools_net1`."""
+        annotation is written `.`: `pools_net1`. `owner`: the kind of its controller, or the whole reference to it."""
         namespace = namespace or self.namespace
         uid = self._pod(namespace, pod, node, owner, labels or {}, annotations)
         container = uuid.uuid4().hex
@@ -196,7 +196,13 @@ class Stage:
         return done.returncode, json.loads(done.stdout) if done.stdout else {}
 
     def _pod(
-        self, namespace: str, name: str, node: str, owner: str, labels: Mapping[str, str], said: Mapping[str, str]
+        self,
+        namespace: str,
+        name: str,
+        node: str,
+        owner: str | Object,
+        labels: Mapping[str, str],
+        said: Mapping[str, str],
     ) -> str:
         there = self._kubectl("get", "pod", name, "-n", namespace, "--ignore-not-found", "-o", "json")
         if there.strip():
@@ -207,7 +213,9 @@ class Stage:
             "labels": dict(labels),
             "annotations": {PREFIX + key.replace("_", "."): text for key, text in said.items()},
         }
-        if owner:
+        if isinstance(owner, dict):
+            metadata["ownerReferences"] = [owner]
+        elif owner:
             version = "v1" if owner == "ReplicationController" else "apps/v1"
             reference = {"apiVersion": version, "kind": owner, "name": "owner", "uid": "1", "controller": True}
             metadata["ownerReferences"] = [reference]

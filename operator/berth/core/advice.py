@@ -44,6 +44,7 @@ def advise(pool: Pool, neighbours: Iterable[Neighbour], reservations: Iterable[R
         *_ends_of_subnet(pool),
         *_gateways(pool, near),
         *_reserved(pool, reservations),
+        *_slices(pool),
         *_selectors(pool.audience),
         *_defaults(pool, near),
         *_nested(pool, near),
@@ -86,6 +87,14 @@ def _reserved(pool: Pool, reservations: Iterable[Reservation]) -> Iterator[str]:
     elif names:
         text = found.format(pool.family, 4)
         yield f"reserved and not handed out: {text} (ReservedIP {_names(names)})"
+
+
+def _slices(pool: Pool) -> Iterator[str]:
+    if pool.slice_size is not None and pool.slice_size > pool.offered.size:
+        yield (
+            f"spec.slices.size: {pool.slice_size} is more than the {pool.offered.size} addresses of the pool: an"
+            " application gets a slice only if it asks for a smaller one"
+        )
 
 
 def _selectors(audience: Audience) -> Iterator[str]:

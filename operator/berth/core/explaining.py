@@ -93,6 +93,8 @@ def _asked(request: Request) -> list[str]:
         said.append("pools: nobody names any, so the default pools")
     if claim.families:
         said.append(f"families: {', '.join(sorted(claim.families))}")
+    if claim.slice_size is not None:
+        said.append(f"a slice of {claim.slice_size} addresses")
     said += [f"address: {format_address(family, address)}" for family, address in claim.wanted.items()]
     said += [f"an address of: {ranges.format(family)}" for family, ranges in claim.among.items()]
     return said
