@@ -204,6 +204,17 @@ REFUSALS = [
         new=with_spec(excludeIPs=["10.0.0.10"]),
         endpoints=[endpoint("blue", "10.0.0.10")],
     ),
+    # addresses that no host has
+    refused("a multicast subnet", "224.0.0.0/4", new=pool("blue", {"subnet": "239.1.0.0/24"})),
+    refused("a loopback subnet", "loopback", new=pool("blue", {"subnet": "127.0.1.0/24"})),
+    refused("everything there is", "224.0.0.0/4", "127.0.0.0/8", new=pool("blue", {"subnet": "0.0.0.0/0"})),
+    refused("a multicast subnet of IPv6", "ff00::/8", new=pool("blue", {"subnet": "ff02::/64"})),
+    refused(
+        "a gateway that is the broadcast address",
+        "spec.gateway",
+        "network or broadcast address",
+        new=pool("blue", {**BLUE, "gateway": "10.0.0.255"}),
+    ),
     # repair that is none
     refused(
         "a broken pool gets a second fault",
@@ -270,6 +281,8 @@ ALLOWED = [
     Story("an empty selector", new=with_spec(podSelector={}), told=("spec.podSelector: is empty",)),
     Story("a selector that is never true", new=with_spec(nodeSelector={"matchExpressions": [
           {"key": "zone", "operator": "In"}]}), told=("zone In nothing",)),
+    Story("a selector with values for nothing", new=with_spec(nodeSelector={"matchExpressions": [
+          {"key": "zone", "operator": "Exists", "values": ["a"]}]}), told=("zone Exists takes no values",)),
     Story("a second default pool", new=with_spec(default=True), told=("green is default for IPv4 too", "blue, green"),
           pools=[pool("green", {"subnet": "10.1.0.0/24", "default": True})]),
     Story("a second default pool for others", new=with_spec(default=True, namespaces=["a"]),
@@ -281,6 +294,7 @@ ALLOWED = [
           pools=[pool("green", {**BLUE, "ips": ["10.0.0.99"], "gateway": "10.0.0.9"})]),
     Story("slices larger than the pool", new=with_spec(slices={"size": 11}),
           told=("spec.slices.size: 11 is more than the 10 addresses of the pool",)),
+    Story("a gateway that is the address of all routers", new=pool("six", {"subnet": "fd00::/64", "gateway": "fd00::"})),
     Story("slices that fit", new=with_spec(slices={"size": 10})),
     Story("a warning given before is not given again", old=with_spec(podSelector={}),
           new=with_spec(podSelector={}, disabled=True)),

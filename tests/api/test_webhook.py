@@ -241,6 +241,30 @@ def test_status_and_labels_pass_while_no_webhook_is_there_and_specs_do_not(webho
         wait_for("the webhook", lambda: listening(webhooks.replicas[1], webhooks.ports[1]), 30)
 
 
+def test_the_operators_finalizer_comes_and_goes_with_the_webhook_there_and_away(webhooks: Webhooks) -> None:
+    plane = webhooks.plane
+    command = [str(BERTH), "operator", "--kubeconfig", str(plane.kubeconfig), "--namespace", "default"]
+    operator = Process("operator-of-webhooks", command, plane.directory)
+    operator.start()
+    try:
+        for name in ("blue", "green"):
+            webhooks.apply("IPPool", name, {"subnet": f"10.{len(name)}.77.0/24"})
+            finalizers = ["get", "ipp", name, "-o", "jsonpath={.metadata.finalizers}"]
+            wait_for("the finalizer", lambda argv=finalizers: "in-use" in plane.kubectl(*argv), 20)  # type: ignore[misc]
+        assert webhooks.kubectl("delete", "ipp", "blue", "--timeout=20s")[0] == 0, "the webhook is there"
+        operator.stop()
+        assert webhooks.kubectl("delete", "ipp", "green", "--wait=false")[0] == 0
+        assert webhooks.kubectl("get", "ipp", "green")[0] == 0
+        webhooks.replicas[1].kill()
+        operator.start()
+        assert webhooks.kubectl("wait", "ipp", "green", "--for=delete", "--timeout=30s")[0] == 0, "it is away"
+    finally:
+        operator.stop()
+        if not webhooks.replicas[1].running:
+            webhooks.replicas[1].restart()
+            wait_for("the webhook", lambda: listening(webhooks.replicas[1], webhooks.ports[1]), 30)
+
+
 def test_without_a_right_to_read_pools_it_refuses_and_says_why(webhooks: Webhooks) -> None:
     plane = webhooks.plane
     serving = plane.authority.issue("webhook-3", "webhook-3", hosts=["127.0.0.1"])

@@ -110,6 +110,8 @@ def _selectors(audience: Audience) -> Iterator[str]:
         for each in selector.expressions:
             if each.operator is Operator.IN and not each.values:
                 yield f"{path}: {each.key} In nothing is never true: no Pod may use this pool"
+            if each.operator in (Operator.EXISTS, Operator.DOES_NOT_EXIST) and each.values:
+                yield f"{path}: {each.key} {each.operator} takes no values, and those given do not count"
 
 
 def _defaults(pool: Pool, near: Iterable[Neighbour]) -> Iterator[str]:

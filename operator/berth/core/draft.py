@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from berth.core.pool import BadField, Pool, Route, bad_route, entry_inside, gateway_of
-from berth.core.ranges import Malformed, Ranges, Subnet, parse_ranges, parse_span, parse_subnet
+from berth.core.ranges import Family, Malformed, Ranges, Subnet, parse_ranges, parse_span, parse_subnet
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +45,28 @@ def examine(name: str, written: Written, pool: Pool | BadField) -> Draft:
     return Draft(name, pool, faults, excluded, whole=not written.ips)
 
 
+# What no host on a link can have for its address (RFC 6890; RFC 4291, section 2.4).
+_NO_HOSTS = tuple(
+    (subnet, what)
+    for text, what in (
+        ("0.0.0.0/8", "this host's own"),
+        ("127.0.0.0/8", "loopback"),
+        ("224.0.0.0/4", "multicast"),
+        ("::/127", "loopback"),
+        ("ff00::/8", "multicast"),
+    )
+    if isinstance(subnet := parse_subnet(text), Subnet)
+)
+
+
 def _faults(written: Written) -> Iterator[BadField]:
     subnet = parse_subnet(written.subnet)
     if isinstance(subnet, Malformed):
         yield BadField("spec.subnet", str(subnet))
         return  # all else is held against it
+    for special, what in _NO_HOSTS:
+        if subnet.meets(special):
+            yield BadField("spec.subnet", f"{subnet} has {what} addresses ({special}): no host can have one of those")
     for path, texts in (("spec.ips", written.ips), ("spec.excludeIPs", written.excluded)):
         for index, text in enumerate(texts):
             entry = entry_inside(subnet, f"{path}[{index}]", text)
@@ -58,6 +75,9 @@ def _faults(written: Written) -> Iterator[BadField]:
     gateway = gateway_of(subnet, written.gateway)
     if isinstance(gateway, BadField):
         yield gateway
+    elif subnet.family is Family.IPV4 and gateway is not None and gateway not in subnet.hosts():
+        why = f'"{written.gateway}" is the network or broadcast address of {subnet}, which no host has: name another'
+        yield BadField("spec.gateway", why)
     yield from _bad_routes(subnet, written.routes)
 
 

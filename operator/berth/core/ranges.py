@@ -64,6 +64,10 @@ class Subnet:
     def __str__(self) -> str:
         return f"{format_address(self.family, self.network)}/{self.prefix}"
 
+    def meets(self, other: "Subnet") -> bool:
+        """They share addresses."""
+        return self.family is other.family and self.network <= other.last and other.network <= self.last
+
     def hosts(self) -> "Ranges":
         """All addresses a host may have: without network and broadcast address (RFC 950; in IPv6 the
         subnet-router anycast address, RFC 4291 section 2.6.1), but all of a /31, /32, /127 and /128 (RFC 3021,
