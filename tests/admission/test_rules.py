@@ -294,7 +294,7 @@ ALLOWED = [
           pools=[pool("green", {**BLUE, "ips": ["10.0.0.99"], "gateway": "10.0.0.9"})]),
     Story("slices larger than the pool", new=with_spec(slices={"size": 11}),
           told=("spec.slices.size: 11 is more than the 10 addresses of the pool",)),
-    Story("a gateway that is the address of all routers", new=pool("six", {"subnet": "fd00::/64", "gateway": "fd00::"})),
+    Story("a gateway that is the routers' own", new=pool("six", {"subnet": "fd00::/64", "gateway": "fd00::"})),
     Story("slices that fit", new=with_spec(slices={"size": 10})),
     Story("a warning given before is not given again", old=with_spec(podSelector={}),
           new=with_spec(podSelector={}, disabled=True)),
