@@ -154,7 +154,7 @@ def thing(kind: str, name: str, spec: Object) -> str:
 
 def squeeze(message: str) -> str:
     """kubectl puts the type where the value would be, for values of rules."""
-    return " ".join(message.replace('"string": ', "").split())
+    return " ".join(message.replace('"string": ', "").replace('"object": ', "").split())
 
 
 @pytest.mark.api

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from berth.core.claim import Claim, Surroundings
+from berth.core.claim import Claim, Owner, Surroundings
 from berth.core.granting import Granted, Waiting, grant
 from berth.core.ledger import Image, Ledger
 from berth.core.pool import Audience
@@ -36,7 +36,7 @@ def around(
     return Surroundings(
         pod_annotations={f"ipam.berth.dev/{key}": text for key, text in (pod or {}).items()},
         namespace_annotations={f"ipam.berth.dev/{key}": text for key, text in (namespace or {}).items()},
-        owner=owner,
+        owner=Owner(owner) if owner else None,
     )
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given as for_all
 from hypothesis import strategies as st
 
-from berth.core.claim import Claim
+from berth.core.claim import Claim, Owner
 from berth.core.granting import Granted, Waiting, grant
 from berth.core.ledger import Image, Ledger
 from berth.core.pool import Pool
@@ -15,7 +15,7 @@ from berth.core.ranges import Family, Malformed, Ranges, parse_ranges
 from berth.core.reasons import Reason
 from berth.core.request import request_of
 from berth.core.selection import Choice, Offer, Refused, choose
-from berth.core.slicing import SLICES_MOST, Application, Owner, application_of, cut, trimmed
+from berth.core.slicing import SLICES_MOST, Application, application_of, cut, trimmed
 from tests.core.stories import AROUND, CLAIM, pool_of
 
 V4, V6 = Family.IPV4, Family.IPV6
@@ -56,28 +56,28 @@ def drawn(ledger: Ledger, claims: Iterable[Claim], pool: Pool = OUT_OF) -> list[
 
 # --- whose Pod it is --------------------------------------------------------------------------------------------------
 
-REPLICASET = Owner("apps", "ReplicaSet", "web-5d4f", "rs")
-JOB = Owner("batch", "Job", "tidy-2891", "job")
+REPLICASET = Owner("ReplicaSet", "web-5d4f", "rs")
+JOB = Owner("Job", "tidy-2891", "job", "batch")
 
 
 @pytest.mark.parametrize(
     ("owner", "parents", "application"),
     [
-        (Owner(), {}, ""),
-        (Owner("", "Node", "node-1", "n"), {}, ""),  # the mirror of a static Pod
-        (Owner("apps", "StatefulSet", "db", "s"), {}, "shop/StatefulSet.apps/db"),
-        (Owner("", "ReplicationController", "old", "r"), {}, "shop/ReplicationController/old"),
-        (Owner("apps.kruise.io", "CloneSet", "web", "c"), {}, "shop/CloneSet.apps.kruise.io/web"),
+        (None, {}, ""),
+        (Owner("Node", "node-1", "n", ""), {}, ""),  # the mirror of a static Pod
+        (Owner("StatefulSet", "db", "s"), {}, "shop/StatefulSet.apps/db"),
+        (Owner("ReplicationController", "old", "r", ""), {}, "shop/ReplicationController/old"),
+        (Owner("CloneSet", "web", "c", "apps.kruise.io"), {}, "shop/CloneSet.apps.kruise.io/web"),
         (REPLICASET, {}, None),
-        (REPLICASET, {"rs": Owner("apps", "Deployment", "web", "d")}, "shop/Deployment.apps/web"),
-        (REPLICASET, {"rs": Owner("argoproj.io", "Rollout", "web", "o")}, "shop/Rollout.argoproj.io/web"),
-        (REPLICASET, {"rs": Owner()}, "shop/ReplicaSet.apps/web-5d4f"),
-        (JOB, {"job": Owner("batch", "CronJob", "tidy", "c")}, "shop/CronJob.batch/tidy"),
-        (JOB, {"job": Owner()}, "shop/Job.batch/tidy-2891"),
+        (REPLICASET, {"rs": Owner("Deployment", "web", "d")}, "shop/Deployment.apps/web"),
+        (REPLICASET, {"rs": Owner("Rollout", "web", "o", "argoproj.io")}, "shop/Rollout.argoproj.io/web"),
+        (REPLICASET, {"rs": None}, "shop/ReplicaSet.apps/web-5d4f"),
+        (JOB, {"job": Owner("CronJob", "tidy", "c", "batch")}, "shop/CronJob.batch/tidy"),
+        (JOB, {"job": None}, "shop/Job.batch/tidy-2891"),
     ],
 )
 def test_the_application_is_what_people_would_call_one(
-    owner: Owner, parents: dict[str, Owner], application: str | None
+    owner: Owner | None, parents: dict[str, Owner | None], application: str | None
 ) -> None:
     assert application_of("shop", owner, parents) == application
     if application:

@@ -11,7 +11,7 @@ import yaml
 from berth.api.ippool import IPPoolSpec
 from berth.api.reservedip import ReservedIPSpec
 from berth.controller.surroundings import describe
-from berth.core.claim import Claim, Surroundings
+from berth.core.claim import Claim, Owner, Surroundings
 from berth.core.explaining import Explanation, explain
 from berth.core.ledger import Image, Ledger
 from berth.core.pool import Pool
@@ -66,7 +66,7 @@ def decided(objects: list[Object], pod: str, interface: str) -> Explanation:
     namespaces = [each for each in objects if each["kind"] == "Namespace"]
     of_pod, of_namespace = describe(template), describe(namespaces[0] if namespaces else {"metadata": {}})
     namespace = item["metadata"].get("namespace", "default")
-    owner = owners.get(item["kind"], "")
+    owner = Owner(owners[item["kind"]]) if item["kind"] in owners else None
     application = f"{namespace}/{item['kind']}.apps/{item['metadata']['name']}" if owner else ""
     around = Surroundings(of_pod.labels, {}, {}, of_pod.annotations, of_namespace.annotations, owner, application)
     claim = Claim("claim", namespace, "", pod, "uid", "node-1", "lan", interface, "c1")

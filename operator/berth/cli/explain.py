@@ -15,6 +15,7 @@ from berth.controller.surroundings import Described, describe, surroundings
 from berth.core.claim import Claim
 from berth.core.explaining import Explanation, explain
 from berth.core.pool import BadField
+from berth.core.slicing import is_passing
 from berth.kube.client import Api, Object
 from berth.kube.errors import NotFound
 from berth.kube.resources import ENDPOINTS, NAMESPACES, NODES, PODS
@@ -60,7 +61,7 @@ async def _attachment(
     node = await _get(api, NODES.path(claim.node)) if claim.node else None
     of_pod, of_namespace, of_node = (Described() if each is None else describe(each) for each in (pod, namespace, node))
     parents = {}
-    if of_pod.owner.passing:
+    if of_pod.owner is not None and is_passing(of_pod.owner):
         parents[of_pod.owner.uid] = await parent_of(api, claim.namespace, of_pod.owner)
     around = surroundings(claim.namespace, of_pod, of_namespace, of_node, parents)
     told = explain(claim, around, pools.offers, pools.ledgers)

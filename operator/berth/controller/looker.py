@@ -15,6 +15,7 @@ from berth.controller.allocator import Allocator
 from berth.controller.owners import parent_of
 from berth.controller.surroundings import Described, Live, describe
 from berth.core.claim import Claim
+from berth.core.slicing import application_of
 from berth.kube.client import Api, Object
 from berth.kube.errors import KubeError, NotFound
 from berth.kube.resources import NAMESPACES, NODES, PODS, Resource
@@ -62,7 +63,8 @@ class Looker:
             try:
                 seen = world.pods.pods.get(claim.pod_uid)
                 pod = await self._pod(claim) if seen is None else seen.described
-                if allocator.sliced and pod.owner.passing and pod.owner.uid not in world.parents:
+                if allocator.sliced and application_of(claim.namespace, pod.owner, world.parents) is None:
+                    assert pod.owner is not None
                     world.parents[pod.owner.uid] = await parent_of(self._api, claim.namespace, pod.owner)
                 namespace = await self._described(NAMESPACES, claim.namespace, world.namespaces.described)
                 return Live(pod, namespace, await self._described(NODES, claim.node, world.nodes.described))

@@ -3,18 +3,19 @@
 An application may be of any kind, one of somebody's own included: the API itself says under which path a kind is found.
 """
 
-from berth.controller.surroundings import NOBODY, owner_of
-from berth.core.slicing import Application, Owner
+from berth.controller.surroundings import owner_of
+from berth.core.claim import Owner
+from berth.core.slicing import Application
 from berth.kube.client import Api, Object
 from berth.kube.errors import NotFound
 from berth.kube.resources import JOBS, REPLICASETS
 
 
-async def parent_of(api: Api, namespace: str, owner: Owner) -> Owner:
+async def parent_of(api: Api, namespace: str, owner: Owner) -> Owner | None:
     """The controller of a ReplicaSet or a Job. One that is gone, or is made by hand, has none."""
     resource = REPLICASETS if owner.kind == REPLICASETS.kind else JOBS
     item = await _get(api, resource.path(owner.name, namespace=namespace))
-    return NOBODY if item is None or item["metadata"]["uid"] != owner.uid else owner_of(item)
+    return None if item is None or item["metadata"]["uid"] != owner.uid else owner_of(item)
 
 
 async def exists(api: Api, application: Application) -> bool:

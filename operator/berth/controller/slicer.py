@@ -117,7 +117,8 @@ def _asked(allocator: Allocator) -> dict[str, set[int | None]]:
     owners: set[str] = set()
     for seen in world.pods.pods.values():
         owner = seen.described.owner
-        owners.add(owner.uid)
+        if owner is not None:
+            owners.add(owner.uid)
         if application := application_of(seen.namespace, owner, world.parents):
             asked.setdefault(application, set()).add(slice_size_of(seen.described.annotations))
     for uid in world.parents.keys() - owners:

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from enum import Enum
 from functools import lru_cache
 
-from berth.core.claim import Claim, Surroundings
+from berth.core.claim import Claim, Owner, Surroundings
 from berth.core.request import PREFIX
-from berth.core.slicing import Owner, application_of
+from berth.core.slicing import application_of
 from berth.kube.client import Change, Listing, Object
 
 UNFINISHED = {"fieldSelector": "status.phase!=Succeeded,status.phase!=Failed"}
@@ -27,16 +27,15 @@ class Life(Enum):
 
 
 NOTHING: Mapping[str, str] = {}
-NOBODY = Owner()
 
 
 @dataclass(frozen=True, slots=True)
 class Described:
-    """What selectors and choices ask of a Pod, a namespace or a node."""
+    """What selectors and choices ask of a Pod, a namespace or a node. `owner`: its controller."""
 
     labels: Mapping[str, str] = field(default_factory=dict)
     annotations: Mapping[str, str] = field(default_factory=dict)
-    owner: Owner = NOBODY
+    owner: Owner | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,12 +55,11 @@ def describe(item: Object) -> Described:
     return Described(meta.get("labels") or NOTHING, ours or NOTHING, owner_of(item))
 
 
-def owner_of(item: Object) -> Owner:
+def owner_of(item: Object) -> Owner | None:
     for each in item["metadata"].get("ownerReferences") or ():
         if each.get("controller"):
-            group = each["apiVersion"].rpartition("/")[0]
-            return _owner(group, each["kind"], each["name"], each["uid"])
-    return NOBODY
+            return _owner(each["kind"], each["name"], each["uid"], each["apiVersion"].rpartition("/")[0])
+    return None
 
 
 # Thousands of Pods have the same one.
@@ -69,7 +67,7 @@ _owner = lru_cache(maxsize=4096)(Owner)
 
 
 def surroundings(
-    within: str, pod: Described, namespace: Described, node: Described, parents: Mapping[str, Owner]
+    within: str, pod: Described, namespace: Described, node: Described, parents: Mapping[str, Owner | None]
 ) -> Surroundings:
     application = application_of(within, pod.owner, parents)
     return Surroundings(
@@ -78,7 +76,7 @@ def surroundings(
         node.labels,
         pod.annotations,
         namespace.annotations,
-        pod.owner.kind,
+        pod.owner,
         application,
     )
 
@@ -163,7 +161,7 @@ class World:
         self.nodes = DescriptionView()
         self.namespaces = DescriptionView()
         self.live: dict[str, Live] = {}  # by claim
-        self.parents: dict[str, Owner] = {}  # controllers of ReplicaSets and Jobs, as read live, by the UID of those
+        self.parents: dict[str, Owner | None] = {}  # what made a ReplicaSet or Job, as read live, by its UID
 
     def around(self, claim: Claim) -> Surroundings | None:
         """None: some of it is in no view yet and has to be read."""

@@ -7,6 +7,16 @@ from berth.core.ranges import Family, Ranges
 
 
 @dataclass(frozen=True, slots=True)
+class Owner:
+    """The controller of a Pod."""
+
+    kind: str
+    name: str = ""
+    uid: str = ""
+    group: str = "apps"
+
+
+@dataclass(frozen=True, slots=True)
 class Holding:
     """An address an Endpoint's status says it holds."""
 
@@ -54,13 +64,13 @@ class Claim:
 @dataclass(frozen=True, slots=True)
 class Surroundings:
     """What is known of a claim besides itself: labels of its Pod, its namespace, its node; of the first two also the
-    annotations with our prefix. `owner`: the kind of the Pod's controller. `application`: see `berth.core.slicing`;
-    empty: it is of none, None: not known yet."""
+    annotations with our prefix. `owner`: the Pod's controller. `application`: see `berth.core.slicing`; empty: it is of
+    none, None: not known yet."""
 
     pod_labels: Mapping[str, str] = field(default_factory=dict)
     namespace_labels: Mapping[str, str] = field(default_factory=dict)
     node_labels: Mapping[str, str] = field(default_factory=dict)
     pod_annotations: Mapping[str, str] = field(default_factory=dict)
     namespace_annotations: Mapping[str, str] = field(default_factory=dict)
-    owner: str = ""
+    owner: Owner | None = None
     application: str | None = ""

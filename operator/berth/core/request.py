@@ -244,7 +244,7 @@ def _with_addresses(request: Request, around: Surroundings) -> Request | Refused
 
 def ordinal_of(claim: Claim, around: Surroundings) -> int | None:
     """A StatefulSet's Pod is known by the number at the end of its name; other owners' Pods have none."""
-    if around.owner != "StatefulSet":
+    if around.owner is None or around.owner.kind != "StatefulSet":
         return None
     matched = _ORDINAL.search(claim.pod)
     return int(matched[1]) if matched else None

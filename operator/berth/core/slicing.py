@@ -11,6 +11,7 @@ Pod's own controller. It is known by its name, so that it finds its slice again 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from berth.core.claim import Owner
 from berth.core.ranges import Ranges, Run
 
 # A slice is ~80 bytes in the object that every ledger write sends whole.
@@ -18,21 +19,6 @@ SLICES_MOST = 1000
 
 # A roll-out makes a new one of these, a schedule a new one for each run: the application is what made them.
 _PASSING = {("apps", "ReplicaSet"), ("batch", "Job")}
-
-
-@dataclass(frozen=True, slots=True)
-class Owner:
-    """The controller of an object, as its ownerReferences name it; all empty: it has none."""
-
-    group: str = ""
-    kind: str = ""
-    name: str = ""
-    uid: str = ""
-
-    @property
-    def passing(self) -> bool:
-        """Its own controller has to be known to tell the application."""
-        return (self.group, self.kind) in _PASSING
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,16 +42,20 @@ class Application:
         return Application(parts[0], group, kind, parts[2])
 
 
-def application_of(namespace: str, owner: Owner, parents: Mapping[str, Owner]) -> str | None:
-    """The application of a Pod with this owner: empty when it has none, None when the owner's own controller is not
-    known yet. `parents`: those controllers, by the owner's UID."""
-    if not owner.kind or (owner.kind == "Node" and not owner.group):  # the mirror of a static Pod is its node's
+def is_passing(owner: Owner | None) -> bool:
+    """What made it has to be known to tell the application."""
+    return owner is not None and (owner.group, owner.kind) in _PASSING
+
+
+def application_of(namespace: str, owner: Owner | None, parents: Mapping[str, Owner | None]) -> str | None:
+    """The application of a Pod with this owner: empty when it has none, None when what made the owner is not known yet.
+    `parents`: what made them, by the owner's UID; None: nothing did."""
+    if owner is None or (owner.kind == "Node" and not owner.group):  # the mirror of a static Pod is its node's
         return ""
-    if owner.passing:
-        parent = parents.get(owner.uid)
-        if parent is None:
+    if is_passing(owner):
+        if owner.uid not in parents:
             return None
-        owner = parent if parent.kind else owner
+        owner = parents[owner.uid] or owner
     return str(Application(namespace, owner.group, owner.kind, owner.name))
 
 
