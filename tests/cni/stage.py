@@ -77,7 +77,7 @@ class ModelApi:
 
     async def get(self, path: str, params: Mapping[str, str] | None = None) -> Object:
         if params is not None:
-            return await self._ask("LIST", path, dict)
+            return await self._ask("LIST", path, lambda: {"metadata": {"resourceVersion": str(next(self._version))}})
         return await self._ask("GET", path, lambda: _copy(self._find(path)))
 
     async def create(self, path: str, body: Object) -> Object:

@@ -124,7 +124,8 @@ class Client:
     async def get(self, path: str, params: Mapping[str, str] | None = None) -> Object:
         target = parse(path)
         if not target.name:
-            return {"items": (await self.list(path, params)).items}
+            listing = await self.list(path, params)
+            return {"metadata": {"resourceVersion": listing.version}, "items": listing.items}
         answered: Object = await self._ask(f"GET {path}", partial(self._server.store.get, target))
         return answered
 

@@ -99,9 +99,11 @@ def one_observation() -> Patches:
     def trusting(pod_uid: str, pod: PodFact | None, node: NodeFact | None) -> Release:
         return Release(Reason.POD_GONE)
 
+    def at_once(self: reclaimer.Reclaimer, seen: Seen) -> None:
+        self._suspects[seen.claim.uid] = self._clock()
+
     yield mock.patch.object(reclaimer, "judge", trusting)
-    yield mock.patch.object(reclaimer, "GRACE_SECONDS", 0.0)
-    yield mock.patch.object(reclaimer.Reclaimer.__init__, "__defaults__", (0.0,))
+    yield mock.patch.object(reclaimer.Reclaimer, "suspect", at_once)
 
 
 def settle_before_confirm() -> Patches:
@@ -236,7 +238,7 @@ def unknown_is_done() -> Patches:
 
 def free_with_pod() -> Patches:
     """An address is freed when its Pod begins to leave: nobody will miss it."""
-    parted = Allocator._parted
+    parted = Allocator.parted
 
     def hasty(self: Allocator, pod_uid: str) -> None:
         parted(self, pod_uid)
@@ -245,7 +247,7 @@ def free_with_pod() -> Patches:
                 self.holders.let_go((holding.pool, holding.address), seen.claim.uid)
                 self.release((holding.pool, holding.address))
 
-    yield mock.patch.object(Allocator, "_parted", hasty)
+    yield mock.patch.object(Allocator, "parted", hasty)
 
 
 def half_a_pair() -> Patches:

@@ -3,9 +3,9 @@
 import asyncio
 from collections.abc import Callable
 
-from berth.controller.term import Term
+from berth.controller.settings import Settings
+from berth.controller.term import Term, reign
 from berth.kube.client import Change, Listing, Object
-from berth.kube.errors import Expired, KubeError
 from berth.kube.reflector import follow
 from berth.kube.resources import POOLS, RESERVED, Resource
 from tests.simulation.apiserver import Client
@@ -66,11 +66,16 @@ class Operator:
             self._leading.add_done_callback(self._led)
 
     async def _lead(self) -> None:
-        self._term = term = Term(self._client)
+        mine: list[Term] = []
+
+        def begins(term: Term) -> None:
+            mine[:] = [term]
+            self._term = term
+
         try:
-            await term.run()
+            await reign(self._client, Settings(), begins, long_away=False)
         finally:
-            if self._term is term:
+            if self._term in mine:
                 self._term = None
 
     def step_down(self) -> None:
@@ -82,14 +87,8 @@ class Operator:
     def _led(self, task: "asyncio.Task[None]") -> None:
         if task.cancelled():
             return
-        error = task.exception()
-        if task is not self._leading:
-            return
-        if error is not None and not _ordinary(error):
+        if task is self._leading and (error := task.exception()) is not None:
             self._world.failures.append(error)
-        # An error within a term ends the process, which is started again.
-        self.crash()
-        self._world.loop.call_later(1.0, self.restart, True)
 
     def crash(self) -> None:
         self._world.note(f"* {self.name} is killed")
@@ -100,10 +99,3 @@ class Operator:
         self.process = self._start()
         if leads:
             self.lead()
-
-
-def _ordinary(error: BaseException) -> bool:
-    """The API could not be read when the term began."""
-    if isinstance(error, BaseExceptionGroup):
-        return all(_ordinary(each) for each in error.exceptions)
-    return isinstance(error, KubeError) and not isinstance(error, Expired)

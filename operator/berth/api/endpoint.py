@@ -11,6 +11,9 @@ from berth.core.claim import Claim, Holding
 from berth.core.pool import BadField, Pool
 from berth.core.ranges import Family, Malformed, format_address, parse_address
 
+# On a claim that its agent has made again: the UID of the Endpoint that vanished.
+REASSERTED = "ipam.berth.dev/reasserted"
+
 
 class PodReference(Wire):
     name: str
@@ -54,6 +57,7 @@ class ObjectMeta(Wire):
     creation_timestamp: str = Field("", alias="creationTimestamp")
     deletion_timestamp: str | None = Field(None, alias="deletionTimestamp")
     labels: dict[str, str] = Field(default_factory=dict)
+    annotations: dict[str, str] = Field(default_factory=dict)
     finalizers: tuple[str, ...] = ()
 
 
@@ -92,6 +96,7 @@ class Endpoint(Wire):
             families=frozenset(self.spec.families),
             wanted=wanted,
             holdings=tuple(holdings),
+            reasserted=REASSERTED in self.metadata.annotations,
         )
 
 

@@ -5,6 +5,8 @@ one line on stderr that names the field and the remedy, and exit code 2; nothing
 """
 
 import argparse
+import math
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -49,7 +51,29 @@ def _add_operator(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
     )
     command.add_argument("--identity", help="this replica's name in the Lease (default: host name and a random part)")
     command.add_argument("--health-port", type=int, default=0, metavar="PORT", help="/healthz and /metrics; 0: none")
+    _seconds(command, "--reclaim-grace", 10, "before a Pod that is gone without a DEL is looked at again")
+    _seconds(command, "--recheck-interval", 30, "between two looks at a Pod that is gone from a node not Ready")
+    _seconds(command, "--comparison-interval", 600, "between two full comparisons of memory with the API")
+    _seconds(command, "--reassertion-time", 10, "agents have to assert what they hold, after a restore")
     command.set_defaults(command=_operator)
+
+
+def _seconds(command: argparse.ArgumentParser, flag: str, default: int, what: str) -> None:
+    """A setting, from the command line or the environment."""
+    variable = "BERTH_" + flag.removeprefix("--").replace("-", "_").upper()
+
+    def read(text: str) -> float:
+        try:
+            seconds = float(text)
+        except ValueError:
+            seconds = math.nan
+        if not 0 <= seconds < math.inf:
+            raise argparse.ArgumentTypeError(f"{text!r} (or ${variable}) is no number of seconds, as 30 or 0.5 are")
+        return seconds
+
+    told = os.environ.get(variable, str(default))
+    help_text = f"seconds {what} (default {default}, or ${variable})"
+    command.add_argument(flag, type=read, default=told, metavar="SECONDS", help=help_text)
 
 
 def _add_agent(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

@@ -24,6 +24,7 @@ from berth.core.ranges import Family, Ranges
 from berth.core.reasons import Reason
 from berth.core.request import decide
 from berth.core.selection import Choice, Offer, Refused
+from berth.core.settled import Settled
 
 log = logging.getLogger(__name__)
 
@@ -43,13 +44,17 @@ class Allocator:
         suspect: Callable[[Seen], None],
         look: Callable[[Claim], None],
         complain: Callable[[Claim, Refused], None],
+        *,
+        holding_back: bool = False,
     ) -> None:
         self._clock = clock
         self._write = write  # the scribe: write this claim's status
         self._suspect = suspect  # the reclaimer: this claim's Pod is not in sight
         self._look = look  # the looker: read what is around this claim
         self._complain = complain  # the herald: annotations ask for what cannot be
-        self.world = World(self._parted)
+        self.dispute: Callable[[], None] = lambda: None  # the comparer: look whether one address is held twice
+        self.holding_back = holding_back  # nothing new is granted: agents may have something to assert first
+        self.world = World(self.parted)
         self.claims = ClaimView(self)
         self.books: dict[str, Book] = {}
         self.offers: dict[str, Offer] = {}
@@ -84,8 +89,9 @@ class Allocator:
     def _hold(self, claim: Claim, berth: Berth) -> None:
         holder = self.holders.hold(berth, claim.uid)
         if holder != claim.uid:
-            log.critical("an address is confirmed to two claims", extra={"berth": berth, "claims": (holder, claim.uid)})
-            METRICS.violations.inc()
+            # As a rule the end of the holder is on its way to us.
+            log.warning("an address is confirmed to two claims", extra={"berth": berth, "claims": (holder, claim.uid)})
+            self.dispute()
             return
         book = self.books.get(berth[0])
         if book is not None and book.ledger is not None:
@@ -156,7 +162,8 @@ class Allocator:
 
     # --- facts: Pods -------------------------------------------------------------------------------------------------
 
-    def _parted(self, pod_uid: str) -> None:
+    def parted(self, pod_uid: str) -> None:
+        """A Pod begins to leave, or is gone."""
         if self.world.pods.life(pod_uid) is not Life.UNKNOWN:
             return
         for berth in self.kept.parted(pod_uid):
@@ -214,9 +221,20 @@ class Allocator:
         }
         self.sliced = any(offer.pool.slice_size is not None for offer in self.offers.values())
         postponed, self._postponed = self._postponed, set()
-        for claim in postponed:
+        waiting = [claim for *_, line in self.waiting.lines() for claim in line]
+        for claim in sorted([*postponed, *waiting, *self.refusals], key=self._turn):
             self.consider(claim)
-        for claim in [*(claim for *_, line in self.waiting.lines() for claim in line), *self.refusals]:
+
+    def _turn(self, uid: str) -> bool:
+        """What runs already comes before what wants to run."""
+        seen = self.claims.get(uid)
+        return seen is None or not seen.claim.reasserted
+
+    def grant_on(self) -> None:
+        """Agents had their time: what was held back is decided."""
+        self.holding_back = False
+        postponed, self._postponed = self._postponed, set()
+        for claim in postponed:
             self.consider(claim)
 
     # --- deciding ----------------------------------------------------------------------------------------------------
@@ -225,6 +243,9 @@ class Allocator:
         """Decide for one claim, or decide again: nothing changes for one that has its addresses."""
         seen = self.claims.get(uid)
         if seen is None or seen.claim.confirmed:
+            return
+        if self.holding_back and not seen.claim.reasserted and uid not in self._pending:
+            self._postponed.add(uid)
             return
         claim, around = seen.claim, self.world.around(seen.claim)
         if around is None or (around.application is None and self.sliced):
@@ -241,6 +262,8 @@ class Allocator:
             self.refusals.pop(uid, None)
             self._postponed.add(uid)
             return
+        if claim.reasserted and self.holding_back:
+            self._yield(claim, pools)
         ledgers = {pool.name: ledger for pool in pools if (ledger := self.books[pool.name].ledger) is not None}
         match grant(claim, choice, ledgers, self._clock()):
             case Granted(addresses):
@@ -252,6 +275,19 @@ class Allocator:
             case Refused() as refused:
                 self.waiting.leave(uid)
                 self._refuse(uid, refused)
+
+    def _yield(self, claim: Claim, pools: list[Pool]) -> None:
+        """After a restore an address that no Endpoint holds, be it in doubt or kept for a Pod, belongs to who asserts
+        that it is in use: nobody else is known to use it."""
+        for pool in pools:
+            berth = (pool.name, claim.wanted.get(pool.family, -1))
+            if berth not in self.holders and berth[1] in self._settled(pool.name):
+                self.kept.drop(berth)
+                self.release(berth)
+
+    def _settled(self, pool: str) -> Settled:
+        ledger = self.books[pool].ledger
+        return Settled() if ledger is None else ledger.settled
 
     def looked(self, uid: str, live: Live) -> None:
         """What is around a claim (one that there is) was read: it can be decided."""
@@ -271,6 +307,8 @@ class Allocator:
         for attachment in (claim.attachment, (claim.pod_uid, "", claim.interface)):
             if attachment in self.kept:
                 return self._regain(claim, around, attachment)
+        if claim.reasserted and (known := self._asserted(claim)) is not None:
+            return claim, known
         claim, choice = decide(claim, around, self.offers)
         pending = self._pending.get(claim.uid)
         if pending is not None:
@@ -282,6 +320,16 @@ class Allocator:
                 return choice  # half of it is no answer: it waits with what it has
             return claim, Choice(candidates)
         return choice if isinstance(choice, Refused) else (claim, choice)
+
+    def _asserted(self, claim: Claim) -> Choice | None:
+        """The pools that it had its addresses from, whoever may use them now: its container runs."""
+        candidates = {
+            family: (offer.pool,)
+            for family, names in claim.pools.items()
+            for name in names
+            if family in claim.wanted and (offer := self.offers.get(name)) is not None and offer.pool.family is family
+        }
+        return Choice(candidates) if claim.wanted and candidates.keys() == claim.wanted.keys() else None
 
     def _regain(self, claim: Claim, around: Surroundings, attachment: Attachment) -> tuple[Claim, Choice] | Refused:
         """The same attachment claims anew (its sandbox was made again): what it had is granted to it again, where its
@@ -334,7 +382,13 @@ class Allocator:
             self.refusals[uid] = refused
             METRICS.refusals.labels(refused.reason.value).inc()
             self._write(uid)
-            if (seen := self.claims.get(uid)) is not None and self.world.annotated(seen.claim):
+            seen = self.claims.get(uid)
+            if seen is not None and seen.claim.reasserted:
+                log.critical(
+                    "a claim asserted again is refused", extra={"endpoint": seen.claim.name, "why": refused.message}
+                )
+                METRICS.reassertions_refused.inc()
+            if seen is not None and (seen.claim.reasserted or self.world.annotated(seen.claim)):
                 self._complain(seen.claim, refused)
 
     def _confirmable(self, uid: str) -> bool:

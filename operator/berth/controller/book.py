@@ -93,6 +93,12 @@ class Book:
     def terminating(self) -> bool:
         return self.meta.deletion_timestamp is not None
 
+    def settled_image(self) -> Image | None:
+        """Memory as it stands in the API too; None while it is being read, or a write is to come or under way."""
+        if self.ledger is None or self.ledger.dirty or self._writing or self._recheck:
+            return None
+        return self.ledger.image()
+
     def ready_in_api(self) -> bool:
         """Ready is True, for the spec as it is now."""
         return self._stated is not None and self._stated.ready

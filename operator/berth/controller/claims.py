@@ -17,6 +17,7 @@ from berth.api.endpoint import Endpoint
 from berth.core.claim import Claim
 from berth.core.pool import BadField
 from berth.kube.client import Change, Listing, Object
+from berth.kube.errors import Rewound
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +51,7 @@ class ClaimView:
         self._listener = listener
         self._seen: dict[str, Seen] = {}
         self._by_pod: dict[str, set[str]] = {}
-        self._deleted: OrderedDict[str, None] = OrderedDict()
+        self._deleted: OrderedDict[str, int] = OrderedDict()  # UID -> as of when it was gone
         self._as_of = 0  # the newest listing
 
     def __iter__(self) -> Iterator[Seen]:
@@ -69,9 +70,12 @@ class ClaimView:
         """A listing read by `read`."""
         present = {uid for uid, _ in listing.items}
         as_of = int(listing.version)
+        for uid, found in listing.items:
+            if self._contradicted(uid, found, as_of):
+                raise Rewound(f"Endpoint {uid} is listed as it was before it changed or was deleted")
         for seen in self:
             if seen.claim.uid not in present and seen.version <= as_of:
-                self._forget(seen.claim.uid)
+                self._forget(seen.claim.uid, as_of)
         for uid, found in listing.items:
             if found is not None and self._is_news(uid, found.version):
                 self._keep(found)
@@ -83,7 +87,14 @@ class ClaimView:
             # Else it is late news of one that was gone when all were listed.
             self.update(change.object)
         if change.kind == "DELETED":
-            self._forget(change.object["metadata"]["uid"])
+            self._forget(meta["uid"], int(meta["resourceVersion"]))
+
+    def _contradicted(self, uid: str, found: Seen | None, as_of: int) -> bool:
+        """Whether a list of this moment shows an object as it no longer was then: etcd was restored."""
+        seen, gone = self._seen.get(uid), self._deleted.get(uid)
+        if gone is not None:
+            return gone <= as_of
+        return seen is not None and found is not None and found.version < seen.version <= as_of
 
     def update(self, item: Object) -> None:
         """An Endpoint as read or as answered to a write."""
@@ -100,8 +111,8 @@ class ClaimView:
         self._by_pod.setdefault(seen.claim.pod_uid, set()).add(seen.claim.uid)
         self._listener.seen(seen)
 
-    def _forget(self, uid: str) -> None:
-        self._deleted[uid] = None
+    def _forget(self, uid: str, as_of: int) -> None:
+        self._deleted[uid] = as_of
         if len(self._deleted) > REMEMBERED_DELETIONS:
             self._deleted.popitem(last=False)
         seen = self._seen.pop(uid, None)

@@ -62,9 +62,20 @@ class Kept:
     def berths(self) -> set[Berth]:
         return {berth for berths in self._kept.values() for berth in berths}
 
+    def pods(self) -> set[str]:
+        return {attachment[0] for attachment in self._kept}
+
     def keep(self, attachment: Attachment, berth: Berth) -> None:
         self._kept.setdefault(attachment, []).append(berth)
         self._of_pod.setdefault(attachment[0], set()).add(attachment)
+
+    def drop(self, berth: Berth) -> None:
+        """This one address is kept no longer."""
+        for attachment, berths in list(self._kept.items()):
+            if berth in berths:
+                berths.remove(berth)
+                if not berths:
+                    self.give_up(attachment)
 
     def give_up(self, attachment: Attachment) -> list[Berth]:
         """It claims anew: what was kept for it is kept no longer."""

@@ -8,6 +8,7 @@ import contextlib
 import logging
 import tempfile
 from collections.abc import AsyncIterator, Callable, Coroutine
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from kubernetes_asyncio.client import ApiClient, Configuration
 from kubernetes_asyncio.client.exceptions import ApiException
 from kubernetes_asyncio.leaderelection.electionconfig import Config
 from kubernetes_asyncio.leaderelection.leaderelection import LeaderElection
+from kubernetes_asyncio.leaderelection.leaderelectionrecord import LeaderElectionRecord
 from kubernetes_asyncio.leaderelection.resourcelock.leaselock import LeaseLock
 
 from berth.kube.client import Api
@@ -35,13 +37,20 @@ UNREACHABLE = '{"code": 503}'
 
 
 class SteadyLock(LeaseLock):
-    """A LeaseLock for which an API server that is away is a failed attempt, not the end of the election."""
+    """A LeaseLock for which an API server that is away is a failed attempt, not the end of the election.
+
+    `idle`: how many seconds ago the Lease was renewed, when it was last read; 0 when there was none.
+    """
+
+    idle = 0.0
 
     async def get(self, name: str, namespace: str) -> Any:
         try:
-            return await super().get(name, namespace)
+            found, record = await super().get(name, namespace)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             return False, _unreachable(error)
+        self.idle = _idle(record.renew_time) if isinstance(record, LeaderElectionRecord) else 0.0
+        return found, record
 
     async def create(self, name: str, namespace: str, election_record: Any) -> bool:
         with contextlib.suppress(aiohttp.ClientError, TimeoutError, OSError):
@@ -54,14 +63,22 @@ class SteadyLock(LeaseLock):
         return False
 
 
+def _idle(renewed: str | None) -> float:
+    """The library writes local time, without its zone."""
+    return (datetime.now() - datetime.fromisoformat(renewed)).total_seconds() if renewed else 0.0
+
+
 def _unreachable(error: Exception) -> ApiException:
     failure = ApiException(status=503, reason=str(error) or type(error).__name__)
     failure.body = UNREACHABLE  # type: ignore[assignment]  # the library reads it as text
     return failure
 
 
-async def lead(access: Access, namespace: str, identity: str, term: Callable[[], Coroutine[Any, Any, None]]) -> None:
+async def lead(
+    access: Access, namespace: str, identity: str, term: Callable[[float], Coroutine[Any, Any, None]]
+) -> None:
     """Stand for election again and again; while elected, run `term`, which is cancelled when the Lease is lost.
+    It is told how long the Lease had not been renewed when it was taken, in seconds.
 
     An error inside a term ends the process: a leader that cannot go on must not keep the Lease.
     """
@@ -69,7 +86,7 @@ async def lead(access: Access, namespace: str, identity: str, term: Callable[[],
 
     async def serve() -> None:
         log.info("elected", extra={"identity": identity})
-        task = asyncio.ensure_future(term())
+        task = asyncio.ensure_future(term(lock.idle))
         terms.add(task)
         await task
 

@@ -15,7 +15,8 @@ import uvloop
 from berth.controller import handlers
 from berth.controller.leadership import lead, resign
 from berth.controller.metrics import METRICS
-from berth.controller.term import Term
+from berth.controller.settings import Settings
+from berth.controller.term import Term, reign
 from berth.health import served
 from berth.kube.client import Client, Object
 from berth.kube.config import Access, load
@@ -29,13 +30,18 @@ log = logging.getLogger(__name__)
 REQUESTS_A_SECOND = 1000.0
 BURST = 2000
 END_SECONDS = 1.0
+# A Lease that was renewed longer ago than this is of a long outage, or of a backup: a take-over finds it seconds old.
+LONG_AWAY_SECONDS = 60.0
 
 
 def run(arguments: argparse.Namespace) -> int:
     set_up(arguments.log_level)
     access = load(arguments.kubeconfig)
     identity = arguments.identity or f"{socket.gethostname()}-{secrets.token_hex(4)}"
-    operator = Operator(access, arguments.namespace, identity, arguments.health_port)
+    settings = Settings(
+        arguments.reclaim_grace, arguments.recheck_interval, arguments.comparison_interval, arguments.reassertion_time
+    )
+    operator = Operator(access, arguments.namespace, identity, arguments.health_port, settings)
     uvloop.run(operator.run())
     return 0
 
@@ -43,11 +49,12 @@ def run(arguments: argparse.Namespace) -> int:
 class Operator:
     """One replica."""
 
-    def __init__(self, access: Access, namespace: str, identity: str, health_port: int) -> None:
+    def __init__(self, access: Access, namespace: str, identity: str, health_port: int, settings: Settings) -> None:
         self._access = access
         self._namespace = namespace
         self._identity = identity
         self._health_port = health_port
+        self._settings = settings
         self._term: Term | None = None
 
     async def run(self) -> None:
@@ -57,11 +64,13 @@ class Operator:
                 await self._serve(api)
 
     async def _serve(self, api: Client) -> None:
-        """Until a signal says stop, or a term fails. The Lease is given back before anything slow: the standby leads
-        at once."""
+        """Until a signal says stop, or something fails that another term would not mend. The Lease is given back
+        before anything slow: the standby leads at once."""
         stop = asyncio.Event()
         watching = asyncio.create_task(self._watch(stop))
-        leading = asyncio.create_task(lead(self._access, self._namespace, self._identity, lambda: self._lead(api)))
+        leading = asyncio.create_task(
+            lead(self._access, self._namespace, self._identity, lambda idle: self._lead(api, idle))
+        )
         stopping = asyncio.create_task(stop.wait())
         await asyncio.wait({watching, leading, stopping}, return_when=asyncio.FIRST_COMPLETED)
         log.info("stopping")
@@ -82,14 +91,16 @@ class Operator:
         _on_signal(stop)
         await kopf.run_tasks(tasks, ignored=ours)
 
-    async def _lead(self, api: Client) -> None:
-        self._term = Term(api)
+    async def _lead(self, api: Client, idle: float) -> None:
         METRICS.leading.set(1)
         try:
-            await self._term.run()
+            await reign(api, self._settings, self._begins, long_away=idle > LONG_AWAY_SECONDS)
         finally:
             METRICS.leading.set(0)
             self._term = None
+
+    def _begins(self, term: Term) -> None:
+        self._term = term
 
     def _pool_event(self, kind: str | None, item: Object) -> None:
         if self._term is not None:

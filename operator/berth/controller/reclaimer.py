@@ -2,7 +2,7 @@
 
 First observation: the view of Pods no longer shows the Pod. Then a grace, so that a DEL under way can do it better.
 Second observation: the Pod and its node are read live, and `core.reclaim` judges. The Endpoint is deleted with its UID
-as precondition; its address comes back as with any other deletion.
+as precondition; its address comes back as with any other deletion, and an Event says so.
 
 Addresses in doubt (settled, and no Endpoint says who holds them: after a take-over, Endpoints that were deleted while
 nobody led) are freed when no Pod reports them, twice, a grace apart; one that a Pod does report is kept for that Pod.
@@ -18,8 +18,11 @@ import orjson
 from berth.controller.allocator import Allocator
 from berth.controller.claims import Berth, Seen
 from berth.controller.metrics import METRICS
+from berth.controller.settings import Settings
+from berth.core.claim import Claim
 from berth.core.pool import Pool
 from berth.core.ranges import format_address
+from berth.core.reasons import Reason
 from berth.core.reclaim import Held, NodeFact, PodFact, judge
 from berth.kube.client import Api, Object
 from berth.kube.errors import Conflict, KubeError, NotFound
@@ -27,9 +30,10 @@ from berth.kube.resources import ENDPOINTS, NODES, PODS
 
 log = logging.getLogger(__name__)
 
-GRACE_SECONDS = 10.0
-RECHECK_SECONDS = 30.0
 LOOK_SECONDS = 1.0
+# A claim asserted again may be of a Pod that the API has forgotten, and whose kubelet is only about to end it: longer
+# than a Pod's usual 30 s to end.
+REASSERTED_GRACE_SECONDS = 60.0
 
 OUT_OF_SERVICE = "node.kubernetes.io/out-of-service"
 STATIC_HASH = "kubernetes.io/config.hash"
@@ -40,21 +44,31 @@ POD_INTERFACE = "eth0"  # the one that status.podIPs speaks of
 class Reclaimer:
     """Suspects and doubts of one term."""
 
-    def __init__(self, api: Api, clock: Callable[[], float], grace: float = GRACE_SECONDS) -> None:
+    def __init__(
+        self, api: Api, clock: Callable[[], float], settings: Settings, told: Callable[[Claim, Reason, bool], None]
+    ) -> None:
         self._api = api
         self._clock = clock
-        self._grace = grace
+        self._settings = settings
+        self._told = told  # the herald: this claim was taken off, its Pod is there or not
         self._suspects: dict[str, float] = {}  # claim -> when to look
         self._doubts: dict[Berth, float] = {}
 
     def suspect(self, seen: Seen) -> None:
         """Its Pod was just seen to be gone, or not seen at all: the grace begins anew."""
-        self._suspects[seen.claim.uid] = self._clock() + self._grace
+        grace = REASSERTED_GRACE_SECONDS if seen.claim.reasserted else self._settings.grace
+        self._suspects[seen.claim.uid] = self._clock() + grace
+
+    def suspects(self, uid: str) -> bool:
+        return uid in self._suspects
+
+    def doubts(self, berth: Berth) -> bool:
+        return berth in self._doubts
 
     def doubt(self, pool: str, addresses: set[int]) -> None:
         log.warning("settled addresses without an Endpoint", extra={"pool": pool, "count": len(addresses)})
         for address in addresses:
-            self._doubts.setdefault((pool, address), self._clock() + self._grace)
+            self._doubts.setdefault((pool, address), self._clock() + self._settings.grace)
 
     async def run(self, allocator: Allocator) -> None:
         while True:
@@ -66,12 +80,15 @@ class Reclaimer:
 
     async def _look(self, allocator: Allocator) -> None:
         now = self._clock()
-        for uid in [uid for uid, due in self._suspects.items() if due <= now]:
+        for uid, due in [(uid, due) for uid, due in self._suspects.items() if due <= now]:
             seen = allocator.claims.get(uid)
-            if seen is None or seen.claim.pod_uid in allocator.world.pods.pods or await self._examine(seen):
+            done = seen is None or seen.claim.pod_uid in allocator.world.pods.pods or await self._examine(seen)
+            if self._suspects.get(uid) != due:
+                continue  # seen to be gone while it was looked at: its grace has begun anew
+            if done:
                 del self._suspects[uid]
             else:
-                self._suspects[uid] = now + RECHECK_SECONDS
+                self._suspects[uid] = now + self._settings.recheck
         if self._doubts:
             await self._resolve(allocator, now)
 
@@ -90,6 +107,7 @@ class Reclaimer:
         except (NotFound, Conflict):
             return False  # its end is on its way to us; if it is not, it is looked at again
         METRICS.reclaims.labels(verdict.reason.value).inc()
+        self._told(claim, verdict.reason, pod is not None and pod["metadata"]["uid"] == claim.pod_uid)
         log.info(
             "claim taken off a Pod that is gone",
             extra={"endpoint": f"{claim.namespace}/{claim.name}", "reason": verdict.reason.value},

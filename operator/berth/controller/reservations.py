@@ -39,7 +39,7 @@ class Reservations:
     def seen(self, item: Object) -> None:
         name = item["metadata"]["name"]
         reserved = _read(item)
-        if isinstance(reserved, dict):
+        if isinstance(reserved, dict) and reserved != self._shelf.reserved.get(name):
             self._shelf.reserve(name, reserved)
         if not _reported(item):
             self._to_report.put_nowait(item)

@@ -22,7 +22,7 @@ from berth.core.ledger import Ledger
 from berth.core.pool import BadField
 from berth.core.ranges import Family, Ranges
 from berth.kube.client import Api, Listing, Object
-from berth.kube.errors import KubeError, NotFound
+from berth.kube.errors import KubeError, NotFound, Rewound
 from berth.kube.resources import ENDPOINTS, POOLS
 
 log = logging.getLogger(__name__)
@@ -121,6 +121,8 @@ class Shelf:
         if item is None:
             return
         sequence = ((item.get("status") or {}).get("ledger") or {}).get("sequence", 0)
+        if book.ledger is not None and item["metadata"]["uid"] == book.meta.uid and sequence < book.ledger.sequence:
+            raise Rewound(f"the ledger of IPPool {book.name} went back from {book.ledger.sequence} to {sequence}")
         if book.ledger is None or sequence != book.ledger.sequence or item["metadata"]["uid"] != book.meta.uid:
             self.want(book)
             return

@@ -1,49 +1,85 @@
 """One term of leadership: from being elected to no longer being so.
 
 Order matters (design, section 2, rule 5): first the surroundings, then the pools, and after them the Endpoints, all
-with consistent reads. Only then is anything decided. Whatever is known dies with the term.
+with consistent reads. Only then is anything decided. Whatever is known dies with the term: what a term cannot read at
+its start, or finds to be of another history (etcd was restored), ends it, and the next one begins.
+
+Where the record may be an old one, after a restore or a long outage, nothing new is granted at first: agents assert
+what their nodes hold (`berth_cni/asserting.py`), and that is decided before anything else.
 """
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
 from berth.controller.allocator import Allocator
 from berth.controller.claims import read
+from berth.controller.comparer import Comparer
 from berth.controller.herald import Herald
 from berth.controller.looker import Looker
+from berth.controller.metrics import METRICS
 from berth.controller.reclaimer import Reclaimer
 from berth.controller.reservations import Reservations
 from berth.controller.scribe import Scribe
+from berth.controller.settings import Settings
 from berth.controller.shelf import Shelf
 from berth.controller.slicer import Slicer
 from berth.controller.surroundings import UNFINISHED, read_pod
-from berth.kube.client import Api, Object
-from berth.kube.errors import KubeError
-from berth.kube.reflector import follow
-from berth.kube.resources import ENDPOINTS, NAMESPACES, NODES, PODS, POOLS, RESERVED
+from berth.kube.client import Api, Listing, Object, Reading
+from berth.kube.errors import KubeError, Rewound
+from berth.kube.reflector import Follower, follow
+from berth.kube.resources import ENDPOINTS, NAMESPACES, NODES, PODS, POOLS, RESERVED, Resource
 
 log = logging.getLogger(__name__)
 
 PATIENCE_LOOK_SECONDS = 0.25
-# kopf lists again after a watch that was too old, and then says nothing of what has vanished meanwhile.
+PAUSE_BETWEEN_TERMS = 0.5
+# kopf lists again after a watch that was too old, and then says nothing of what has vanished meanwhile; and after a
+# restore its watch is silent.
 SWEEP_SECONDS = 60.0
 
 
-class Term:
-    """Everything a leader has. `run` returns only by being cancelled."""
+async def reign(api: Api, settings: Settings, begins: "Callable[[Term], None]", *, long_away: bool) -> None:
+    """One term after the other, until cancelled. `long_away`: nobody has led for long, or what says so is old."""
+    after_restore = long_away
+    while True:
+        term = Term(api, settings, after_restore)
+        begins(term)
+        try:
+            await term.run()
+        except* KubeError as failures:
+            log.warning("term ended, the next begins", extra={"errors": [str(each) for each in failures.exceptions]})
+        except* Rewound as contradictions:
+            log.error(
+                "etcd was restored: term ended", extra={"seen": [str(each) for each in contradictions.exceptions]}
+            )
+            METRICS.rewinds.inc()
+            after_restore = True
+        await asyncio.sleep(PAUSE_BETWEEN_TERMS)
 
-    def __init__(self, api: Api) -> None:
+
+class Term:
+    """Everything a leader has. `run` ends by being cancelled, or with what ended it."""
+
+    def __init__(self, api: Api, settings: Settings, after_restore: bool = False) -> None:
         clock = asyncio.get_running_loop().time
         self._api = api
+        self._settings = settings
         self._scribe = Scribe(api)
-        self._reclaimer = Reclaimer(api, clock)
         self._looker, self._herald = Looker(api), Herald(api)
         self._slicer = Slicer(api, clock)
+        self._reclaimer = Reclaimer(api, clock, settings, self._herald.reclaimed)
         self.allocator = Allocator(
-            clock, self._scribe.write, self._reclaimer.suspect, self._looker.look, self._herald.complain
+            clock,
+            self._scribe.write,
+            self._reclaimer.suspect,
+            self._looker.look,
+            self._herald.complain,
+            holding_back=after_restore,
         )
+        self._following: dict[Resource, Callable[[Listing | None], asyncio.Task[None]]] = {}
+        self._watches: dict[Resource, asyncio.Task[None]] = {}
         self._shelf: Shelf | None = None
         self._reservations: Reservations | None = None
         self._early: list[Callable[[], None]] = []  # events that came before our own first reading was done
@@ -68,7 +104,11 @@ class Term:
             for event in self._early:
                 event()
             log.info("leading", extra={"pools": len(self.allocator.books), "endpoints": len(self.allocator.claims)})
-            tasks.create_task(follow(self._api, ENDPOINTS.path(), self.allocator.claims, reading=read, listing=listing))
+            self._follow(tasks, ENDPOINTS, self.allocator.claims, listing, reading=read)
+            comparer = Comparer(self._api, self.allocator, shelf, self._reclaimer, self._herald, self._anew)
+            self.allocator.dispute = comparer.want
+            tasks.create_task(comparer.run(self._settings.comparison))
+            tasks.create_task(self._grant_on())
             tasks.create_task(shelf.run())
             tasks.create_task(reservations.run())
             tasks.create_task(self._scribe.run(self.allocator))
@@ -90,8 +130,46 @@ class Term:
             path = resource.path()
             listing = await self._api.list(path, params, metadata=True, reading=reading)
             view.replaced(listing)
-            following = follow(self._api, path, view, params=params, metadata=True, reading=reading, listing=listing)
-            tasks.create_task(following)
+            self._follow(tasks, resource, view, listing, params, metadata=True, reading=reading)
+
+    def _follow(
+        self,
+        tasks: asyncio.TaskGroup,
+        resource: Resource,
+        view: Follower,
+        listing: Listing,
+        params: Mapping[str, str] | None = None,
+        *,
+        metadata: bool = False,
+        reading: Reading | None = None,
+    ) -> None:
+        def begin(first: Listing | None) -> asyncio.Task[None]:
+            return tasks.create_task(
+                follow(
+                    self._api,
+                    resource.path(),
+                    view,
+                    params=params,
+                    metadata=metadata,
+                    reading=reading,
+                    listing=first,
+                    rewound=lambda: _rewound(resource),
+                )
+            )
+
+        self._following[resource] = begin
+        self._watches[resource] = begin(listing)
+
+    def _anew(self, resource: Resource) -> None:
+        """Its watch has not told everything: it begins anew with a list."""
+        self._watches[resource].cancel()
+        self._watches[resource] = self._following[resource](None)
+
+    async def _grant_on(self) -> None:
+        if self.allocator.holding_back:
+            log.warning("grants are held back", extra={"seconds": self._settings.reassertion})
+            await asyncio.sleep(self._settings.reassertion)
+            self.allocator.grant_on()
 
     async def _lose_patience(self) -> None:
         while True:
@@ -100,12 +178,14 @@ class Term:
                 self.allocator.lose_patience()
 
     async def _sweep(self, shelf: Shelf, reservations: Reservations) -> None:
-        """Reservations and pools that are gone, and nobody said so. What came while they were listed stays."""
+        """Reservations and pools that have come, changed or gone, and nobody said so. What came while they were listed
+        stays."""
         while True:
             await asyncio.sleep(SWEEP_SECONDS)
             reserved, books = dict(shelf.reserved), list(self.allocator.books.values())
             try:
-                listed = [await self._api.list(each.path(), metadata=True) for each in (RESERVED, POOLS)]
+                listed = [await self._api.list(RESERVED.path()), await self._api.list(POOLS.path(), metadata=True)]
+                unknown = [await self._api.get(POOLS.path(name)) for name in self._unknown(listed[1])]
             except KubeError as error:
                 log.warning("pools and reservations not readable, trying again", extra={"error": str(error)})
                 continue
@@ -117,6 +197,19 @@ class Term:
             for book in books:
                 if book.meta.uid not in uids:
                     book.recheck()
+            for item in listed[0].items:
+                name = item["metadata"]["name"]
+                if shelf.reserved.get(name) is reserved.get(name):
+                    reservations.seen(item)
+            for item in [*unknown, *(item for item in listed[1].items if self._knows(item))]:
+                shelf.pool_seen(item)
+
+    def _knows(self, item: Object) -> bool:
+        book = self.allocator.books.get(item["metadata"]["name"])
+        return book is not None and book.meta.uid == item["metadata"]["uid"]
+
+    def _unknown(self, listing: Listing) -> list[str]:
+        return [item["metadata"]["name"] for item in listing.items if not self._knows(item)]
 
     # --- what kopf tells ---------------------------------------------------------------------------------------------
 
@@ -135,3 +228,7 @@ class Term:
             self._reservations.gone(item)
         else:
             self._reservations.seen(item)
+
+
+def _rewound(resource: Resource) -> None:
+    raise Rewound(f"the resourceVersion of {resource.plural} went back")

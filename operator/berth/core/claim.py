@@ -32,6 +32,7 @@ class Claim:
     `pools`: the pools asked for, by family, in order; empty means the default pools decide. `families`: those asked
     for; empty means whatever the pools give. `wanted`: at most one address of each family. `among`: any of these.
     `application`: whose slice it draws from, where a pool is cut into slices; `slice_size`: how large that is to be.
+    `reasserted`: its node's agent knew it as confirmed with what it wants, and found it gone.
     """
 
     uid: str
@@ -50,6 +51,7 @@ class Claim:
     holdings: tuple[Holding, ...] = ()
     application: str = ""
     slice_size: int | None = None
+    reasserted: bool = False
 
     @property
     def confirmed(self) -> bool:

@@ -279,6 +279,10 @@ class Ledger:
 
     # --- writing ---------------------------------------------------------------------------------------------------
 
+    def image(self) -> Image:
+        """As it is now."""
+        return Image(self.sequence, dict(self.pending), self.settled.blocks(), dict(self.slices))
+
     def draft(self) -> Image:
         """What the next conditional write says. Until `accept` or a reload no other draft may be made."""
         assert self._in_flight is None, "one write at a time"

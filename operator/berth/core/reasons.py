@@ -40,3 +40,13 @@ class Reason(StrEnum):
     POD_FINISHED = "PodFinished"  # the Pod has succeeded or failed, and its DEL never came
     NODE_GONE = "NodeGone"  # the node was deleted
     NODE_OUT_OF_SERVICE = "NodeOutOfService"  # the node has the out-of-service taint
+
+    # Events of a drift that the full comparison has found, and labels of its metric
+    LEDGER_DIFFERS = "LedgerDiffers"  # a ledger in memory is not what the API has
+    HOLDING_UNRECORDED = "HoldingUnrecorded"  # an Endpoint holds an address that its pool's ledger does not have
+    ADDRESS_UNHELD = "AddressUnheld"  # a ledger has an address that no claim holds or waits for
+    CLAIM_DIFFERS = "ClaimDiffers"  # an Endpoint is not known as the API has it
+    POD_DIFFERS = "PodDiffers"  # the view of Pods is not what the API has
+    POD_MISSING = "PodMissing"  # the Pod of a claim is gone, and nobody looks for it
+    KEPT_FOR_NOBODY = "KeptForNobody"  # an address is kept for a Pod that is gone
+    ADDRESS_TWICE = "AddressTwice"  # two Endpoints hold one address

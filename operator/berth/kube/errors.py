@@ -11,6 +11,8 @@ KubeError
     ├── Conflict          409: a precondition (uid, resourceVersion) does not hold
     ├── Expired           410: the resourceVersion to watch from is too old: list again
     └── Busy              429: later
+
+Rewound is none of these, for nothing is to be tried again: the API's history is not the one that was followed.
 """
 
 
@@ -62,6 +64,11 @@ class Expired(Answer):
 
 class Busy(Answer):
     """429."""
+
+
+class Rewound(Exception):
+    """etcd was restored: resourceVersions went back, or what is read contradicts what was seen. What is known is of
+    another history."""
 
 
 def answer(status: int, reason: str, message: str) -> KubeError:

@@ -3,11 +3,15 @@
 The follower is told everything in order: `replaced` with all objects at one moment, then `changed` with each event
 after it. A watch that ends is taken up where it stopped; one that is too old, or broken in a way that could have lost
 something, begins with a list again.
+
+etcd may have been restored from a backup meanwhile, and resourceVersions gone back. The API server does not refuse a
+watch from a version that is yet to come: it is silent until that comes. So before one is taken up the API is asked for
+the version it has now.
 """
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from berth.kube.client import Api, Change, Listing, Reading
@@ -34,19 +38,29 @@ async def follow(
     metadata: bool = False,
     reading: Reading | None = None,
     listing: Listing | None = None,
+    rewound: Callable[[], None] = lambda: None,
 ) -> None:
     """Follow `path` until cancelled. With `listing`, the first list was done by the caller and `replaced` told; with
-    `reading`, listings hold what it makes of each object."""
+    `reading`, listings hold what it makes of each object. `rewound` is called when resourceVersions went back, before
+    `replaced` is told of the list that follows."""
     version = listing.version if listing is not None else None
+    newest, interrupted = int(version or 0), False
     pause = 0.05
     while True:
         try:
+            if interrupted and version is not None and await _present(api, path) < newest:
+                version = None
             if version is None:
                 fresh = await api.list(path, params, metadata=metadata, reading=reading)
+                if int(fresh.version) < newest:
+                    log.warning("resourceVersions went back", extra={"path": path, "from": newest, "to": fresh.version})
+                    rewound()
                 follower.replaced(fresh)
-                version = fresh.version
+                version, newest = fresh.version, int(fresh.version)
+            interrupted = True
             async for change in api.watch(path, version, params, metadata=metadata):
                 version = change.object["metadata"]["resourceVersion"]
+                newest = max(newest, int(version))
                 if change.kind != "BOOKMARK":
                     follower.changed(change)
                 pause = 0.05
@@ -56,3 +70,9 @@ async def follow(
             log.warning("watch interrupted, going on in %.2f s: %s", pause, error)
             await asyncio.sleep(pause)
             pause = min(LONGEST_PAUSE, pause * 2)
+
+
+async def _present(api: Api, path: str) -> int:
+    """The resourceVersion the API has now: a consistent read, of one object at most."""
+    page = await api.get(path, {"limit": "1"})
+    return int(page["metadata"]["resourceVersion"])
