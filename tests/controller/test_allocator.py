@@ -1,0 +1,76 @@
+"""What a leader says of claims while it learns what there is."""
+
+from base64 import b64encode
+from typing import Any
+
+from berth.controller.allocator import Allocator
+from berth.controller.book import Book
+from berth.controller.claims import read
+from berth.controller.surroundings import read_pod
+from berth.core.ledger import Image, Ledger
+from berth.core.pool import Pool
+from berth.core.ranges import Family
+from berth.kube.client import Listing, Object
+
+CLAIM = "claim-uid"
+
+
+async def test_a_claim_that_waits_is_not_told_of_the_moment_before_its_pool_was_known() -> None:
+    """Its only address is another's: the new leader sees the claim before it has judged the pool."""
+    allocator = _allocator()
+    allocator.claims.replaced(_listing(read(_endpoint())))
+    book = _full_pool(allocator)
+    book.serving = True
+    allocator.judged({book.name: True})
+    assert len(allocator.waiting) == 1
+    assert allocator.statement(CLAIM) is None
+
+
+def _allocator() -> Allocator:
+    def ignore(*_: Any) -> None:
+        return None
+
+    made = Allocator(lambda: 0.0, ignore, ignore, ignore, ignore)
+    pod = {"metadata": {"namespace": "default", "name": "web-0", "uid": "pod-uid"}}
+    made.world.pods.replaced(_listing(read_pod(pod)))
+    made.world.namespaces.replaced(_listing({"metadata": {"name": "default"}}))
+    made.world.nodes.replaced(_listing({"metadata": {"name": "node-1"}}))
+    return made
+
+
+def _full_pool(allocator: Allocator) -> Book:
+    """10.0.0.1 is all it has, and it is settled."""
+    held = b64encode(bytes([0b10])).decode()
+    item: Object = {
+        "metadata": {"name": "blue", "uid": "pool-uid", "resourceVersion": "5", "generation": 1},
+        "spec": {"subnet": "10.0.0.0/24", "ips": ["10.0.0.1"]},
+        "status": {"ledger": {"sequence": 1, "blocks": {"10.0.0.0": held}}},
+    }
+    book = Book(None, item, accepted=lambda *_: None, lost=_never)  # type: ignore[arg-type]  # it writes nothing here
+    image = book.image(Family.IPV4)
+    assert isinstance(image, Image)
+    assert isinstance(book.pool, Pool)
+    allocator.books[book.name] = book
+    allocator.attach(book, Ledger(image, book.pool.offered, 0.0))
+    return book
+
+
+async def _never(_: Book) -> None:
+    raise AssertionError("no write is lost here")
+
+
+def _endpoint() -> Object:
+    meta = {"namespace": "default", "name": "web-0-eth0", "uid": CLAIM, "resourceVersion": "7", "generation": 1}
+    spec = {
+        "pod": {"name": "web-0", "uid": "pod-uid"},
+        "node": "node-1",
+        "network": "net",
+        "interface": "eth0",
+        "containerID": "c1",
+        "ipv4Pools": ["blue"],
+    }
+    return {"metadata": meta, "spec": spec}
+
+
+def _listing(*items: Any) -> Listing:
+    return Listing(list(items), "9")
