@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import logging
 import tempfile
+import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from datetime import datetime
 from pathlib import Path
@@ -68,6 +69,29 @@ def _idle(renewed: str | None) -> float:
     return (datetime.now() - datetime.fromisoformat(renewed)).total_seconds() if renewed else 0.0
 
 
+class SteadyElection(LeaderElection):
+    """An election that goes on as before when somebody sets the wall clock, by which the library measures patience: a
+    standby would wait for an hour, or take over at once, and a leader that cannot renew would go on for as long."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(config)
+        self._offset = time.time() - time.monotonic()
+
+    async def renew_loop(self) -> None:
+        """Returns when the Lease could not be renewed for RENEW_SECONDS."""
+        config, renewed = self.election_config, time.monotonic()
+        while time.monotonic() < renewed + config.renew_deadline:
+            if await self.try_acquire_or_renew():
+                renewed = time.monotonic()
+            await asyncio.sleep(config.retry_period)
+
+    async def try_acquire_or_renew(self) -> bool:
+        offset = time.time() - time.monotonic()
+        self.observed_time_milliseconds += int(1000 * (offset - self._offset))
+        self._offset = offset
+        return bool(await super().try_acquire_or_renew())
+
+
 def _unreachable(error: Exception) -> ApiException:
     failure = ApiException(status=503, reason=str(error) or type(error).__name__)
     failure.body = UNREACHABLE  # type: ignore[assignment]  # the library reads it as text
@@ -97,7 +121,7 @@ async def lead(
         lock = SteadyLock(LEASE, namespace, identity, client)
         config = Config(lock, LEASE_SECONDS, RENEW_SECONDS, RETRY_SECONDS, serve, stop)
         while True:
-            election = asyncio.ensure_future(LeaderElection(config).run())
+            election = asyncio.ensure_future(SteadyElection(config).run())
             try:
                 while not election.done() and not any(task.done() for task in terms):
                     await asyncio.wait({election, *terms}, timeout=RETRY_SECONDS, return_when=asyncio.FIRST_COMPLETED)
