@@ -16,8 +16,10 @@ from tests.chaos.world import BALLAST, Member, World, fill
 
 Fault = Coroutine[Any, Any, None]
 HOUR = 3600.0
-# Nearly always one or two at a time, now and then more.
-PAUSE_SECONDS = 2.5
+# A storm is nearly always one or two at a time, now and then more; in a lull what was broken recovers, and is broken
+# anew as the next storm meets it half-way.
+PAUSE_SECONDS = 2.0
+STORM_SECONDS, LULL_SECONDS = (8.0, 25.0), (3.0, 15.0)
 MOST_AT_ONCE = 4
 LEASE_SECONDS = 6.0
 POINTS = {
@@ -46,11 +48,15 @@ class Faults:
 
     async def run(self) -> None:
         """Until cancelled; what is under way then is left to `World.end_faults`."""
+        loop = asyncio.get_running_loop()
         try:
             while True:
-                await asyncio.sleep(self._random.expovariate(1 / PAUSE_SECONDS))
-                if len(self._tasks) < MOST_AT_ONCE:
-                    self._strike()
+                over = loop.time() + self._random.uniform(*STORM_SECONDS)
+                while loop.time() < over:
+                    await asyncio.sleep(self._random.expovariate(1 / PAUSE_SECONDS))
+                    if len(self._tasks) < MOST_AT_ONCE:
+                        self._strike()
+                await asyncio.sleep(self._random.uniform(*LULL_SECONDS))
         finally:
             for task in self._tasks:
                 task.cancel()

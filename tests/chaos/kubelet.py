@@ -35,7 +35,7 @@ class Habits:
     seed: int
     sandbox_seconds: float = 45.0
     late: float = 0.2
-    forgotten: float = 0.05
+    forgotten: float = 0.03
 
 
 class Kubelet(Node):
@@ -97,7 +97,7 @@ class Kubelet(Node):
             task.add_done_callback(self._ended)
 
     async def _stop_later(self, sandbox: Sandbox, pod: dict[str, object]) -> None:
-        await asyncio.sleep(self._random.uniform(0.1, 15.0))
+        await asyncio.sleep(self._random.uniform(0.1, 6.0))
         await super()._stop(Tenant(pod, sandbox=sandbox))
 
     async def _stay_ready(self) -> None:

@@ -1,15 +1,19 @@
 """What a leader says of claims while it learns what there is."""
 
 from base64 import b64encode
+from collections.abc import Callable
 from typing import Any
 
-from berth.controller.allocator import Allocator
+import pytest
+
+from berth.controller.allocator import PATIENCE_SECONDS, Allocator
 from berth.controller.book import Book
 from berth.controller.claims import read
 from berth.controller.surroundings import read_pod
 from berth.core.ledger import Image, Ledger
 from berth.core.pool import Pool
 from berth.core.ranges import Family
+from berth.core.reasons import Reason
 from berth.kube.client import Listing, Object
 
 CLAIM = "claim-uid"
@@ -26,11 +30,27 @@ async def test_a_claim_that_waits_is_not_told_of_the_moment_before_its_pool_was_
     assert allocator.statement(CLAIM) is None
 
 
-def _allocator() -> Allocator:
+@pytest.mark.parametrize(("doubts", "told"), [(1, None), (0, Reason.POOL_EXHAUSTED)])
+async def test_who_waits_for_an_address_in_doubt_is_not_sent_away(doubts: int, told: Reason | None) -> None:
+    """After a take-over, DELs of the time when nobody led have left it settled without an Endpoint."""
+    now = 0.0
+    allocator = _allocator(lambda: now)
+    allocator.claims.replaced(_listing(read(_endpoint())))
+    book = _full_pool(allocator)
+    book.serving = True
+    allocator.doubted = lambda pool: doubts
+    allocator.judged({book.name: True})
+    now = 2 * PATIENCE_SECONDS
+    allocator.lose_patience()
+    statement = allocator.statement(CLAIM)
+    assert (statement and statement[1] and statement[1].reason) == told
+
+
+def _allocator(clock: Callable[[], float] = lambda: 0.0) -> Allocator:
     def ignore(*_: Any) -> None:
         return None
 
-    made = Allocator(lambda: 0.0, ignore, ignore, ignore, ignore)
+    made = Allocator(clock, ignore, ignore, ignore, ignore)
     pod = {"metadata": {"namespace": "default", "name": "web-0", "uid": "pod-uid"}}
     made.world.pods.replaced(_listing(read_pod(pod)))
     made.world.namespaces.replaced(_listing({"metadata": {"name": "default"}}))

@@ -66,6 +66,7 @@ class Allocator:
         self._complete: set[str] = set()  # those of them that have an address of every family they are to have
         self.holders = Holders()
         self.kept = Kept()
+        self.doubted: Callable[[str], int] = lambda pool: 0  # the reclaimer: how many of its addresses are in doubt
         self._draining = False
 
     # --- facts: Endpoints --------------------------------------------------------------------------------------------
@@ -454,9 +455,10 @@ class Allocator:
         )
 
     def _returning(self, pools: tuple[str, ...], application: str) -> int:
-        """Addresses of these pools, or of this application's slices of them, whose Pods are on their way out."""
+        """Addresses of these pools, or of this application's slices of them, whose Pods are on their way out; and those
+        that nobody seems to have since nobody led, whose slices are of no account: it is for a moment."""
         leaving = self.world.pods.leaving
-        return sum(
+        return sum(self.doubted(pool) for pool in pools) + sum(
             holding.pool in pools and self._is_within(holding, application)
             for pod_uid in leaving
             for seen in self.claims.of_pod(pod_uid)

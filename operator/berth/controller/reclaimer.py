@@ -70,6 +70,10 @@ class Reclaimer:
         for address in addresses:
             self._doubts.setdefault((pool, address), self._clock() + self._settings.grace)
 
+    def doubted(self, pool: str) -> int:
+        """How many of its addresses will be free or kept in a moment."""
+        return sum(name == pool for name, _ in self._doubts)
+
     async def run(self, allocator: Allocator) -> None:
         while True:
             await asyncio.sleep(LOOK_SECONDS)

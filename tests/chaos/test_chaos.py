@@ -1,0 +1,49 @@
+"""Minutes of faults on real processes without a violation, and proof that a broken rule would have been seen.
+
+Each run is a process of its own, as `make chaos` starts it; what fails keeps its history, and says where.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from e2e.cluster import process
+
+pytestmark = [pytest.mark.cluster, pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces need root")]
+ROOT = Path(__file__).parents[2]
+MINUTES = float(os.environ.get("BERTH_CHAOS_MINUTES", "3"))
+# Of what real processes show within a minute or two (docs/reliability.md has all), those found soonest.
+BUGS = ("half-a-pair", "free-with-pod")
+
+
+def _chaos(*arguments: str) -> tuple[int, dict[str, Any], str]:
+    command = [sys.executable, "-m", "tests.chaos", "-o", "json", *arguments]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60 * MINUTES + 600, check=False)
+    assert done.returncode in (0, 1), done.stderr
+    return done.returncode, json.loads(done.stdout), done.stderr
+
+
+def test_faults_on_real_processes_break_no_promise(capsys: pytest.CaptureFixture[str]) -> None:
+    before = set(process.marked())
+    code, report, said = _chaos("--minutes", str(MINUTES))
+    with capsys.disabled():
+        sys.stdout.write(
+            f"\nchaos: seed {report['seed']}, {report['adds']} ADDs, {report['dels']} DELs, "
+            f"{sum(report['faults'].values())} faults, longest ADD {report['longest_add']:.1f} s\n"
+        )
+    assert code == 0, said[-8000:]
+    assert report["adds"] > 20 * MINUTES
+    assert len(report["faults"]) > 10
+    assert set(process.marked()) <= before, "a process is left"
+
+
+@pytest.mark.parametrize("bug", BUGS)
+def test_a_broken_rule_is_found(bug: str) -> None:
+    code, report, said = _chaos("--minutes", "2", "--bug", bug, "--grace", "60", "--seed", "1")
+    assert code == 1, said[-4000:]
+    assert report["violations"]
