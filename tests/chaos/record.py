@@ -105,6 +105,7 @@ class Tally:
     failed_adds: int = 0
     dels: int = 0
     failed_dels: int = 0
+    alive: set[str] = field(default_factory=set)  # containers that have addresses
     longest_add: float = 0.0
     errors: Counter[str] = field(default_factory=Counter)
     troubles: Counter[str] = field(default_factory=Counter)
@@ -161,12 +162,14 @@ class Record:
         tally = self.tally
         match entry["event"]:
             case "END":
+                tally.alive.discard(entry["container"])
                 self.checker.ended(entry["container"])
             case "ADD" if entry["error"]:
                 tally.failed_adds += 1
                 tally.errors[f"ADD {_kind(entry['error'])}"] += 1
             case "ADD":
                 tally.adds += 1
+                tally.alive.add(entry["container"])
                 waited = entry["end"] - entry["begin"]
                 tally.longest_add = max(tally.longest_add, waited)
                 if len(entry["addresses"]) != FAMILIES:

@@ -80,16 +80,16 @@ class Run:
         self.report = Report(settings.seed, settings.minutes, time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()))
         self.record: Record | None = None
         self._phase, self._since, self._of = "starting", time.monotonic(), 0.0
-        self._running = 0
+        self._troubled = 0.0  # since when
 
     def line(self) -> str:
         """Where it is."""
         tally = self.record.tally if self.record is not None else None
         far = f"{time.monotonic() - self._since:.0f}{f'/{self._of:.0f}' if self._of else ''} s"
-        counts = f"  ADDs {tally.adds}  DELs {tally.dels}" if tally else ""
+        counts = f"  ADDs {tally.adds}  DELs {tally.dels}  running {len(tally.alive)}" if tally else ""
         faults = sum(self.world.counted.values())
         wrong = len(self.record.violations) if self.record is not None else 0
-        return f"{self._phase} {far}  faults {faults}{counts}  Pods {self._running}  violations {wrong}"
+        return f"{self._phase} {far}  faults {faults}{counts}  violations {wrong}"
 
     async def all(self) -> Report:
         began = time.monotonic()
@@ -101,9 +101,9 @@ class Run:
             access = load(str(self.world.plane.kubeconfig))
             try:
                 async with BenchClient(access, rate=500, burst=1000, name="chaos") as api:
-                    await self._phases(api, record)
+                    await self._phases(api, record, following)
             except _Found:
-                pass
+                self.report.found_after = time.monotonic() - self._troubled
             finally:
                 following.cancel()
                 record.close()
@@ -112,7 +112,7 @@ class Run:
         self.report.seconds = time.monotonic() - began
         return self.report
 
-    async def _phases(self, api: BenchClient, record: Record) -> None:
+    async def _phases(self, api: BenchClient, record: Record, following: "asyncio.Future[None]") -> None:
         load_ = Load(api, Random(self._random.random()), record.note)
         faults = Faults(self.world, Random(self._random.random()), record.note)
         try:
@@ -122,11 +122,8 @@ class Run:
             await load_.begin()
             await self._until(WARM_SECONDS, lambda: self._unsettled(api, load_))
             self._enter("trouble", self.settings.minutes * 60)
-            began = time.monotonic()
-            try:
-                await self._trouble(load_, faults)
-            finally:
-                self.report.found_after = time.monotonic() - began
+            self._troubled = time.monotonic()
+            await self._trouble(load_, faults, following)
             self._enter("calm", self.settings.grace)
             self.world.end_faults()
             await load_.settle()
@@ -134,20 +131,19 @@ class Run:
             self._enter("quiet", self.settings.grace)
             await load_.end()
             self.report.quiet_after = await self._until(self.settings.grace, lambda: self._left(api, load_))
-            self.report.found_after = None
         finally:
             load_.cancel()
             self._count(record, load_)
 
-    async def _trouble(self, load_: Load, faults: Faults) -> None:
+    async def _trouble(self, load_: Load, faults: Faults, following: "asyncio.Future[None]") -> None:
         end = time.monotonic() + self.settings.minutes * 60
         acting = [asyncio.ensure_future(each) for each in (load_.churn(), faults.run())]
         try:
             while time.monotonic() < end:
                 self._look()
-                for task in acting:
+                for task in (*acting, following):
                     if task.done():
-                        task.result()
+                        task.result()  # none of them ends by itself
                 await asyncio.sleep(LOOK_SECONDS)
         finally:
             for task in acting:
@@ -191,7 +187,6 @@ class Run:
         """What is not yet as it must be, with all that lasts running and nothing else there."""
         pods = await load_.pods()
         interfaces, tenants = await self.world.look()
-        self._running = len(interfaces)
         running = [each for each in pods if each["status"].get("phase") == "Running"]
         if not len(running) == len(pods) == tenants == LASTING:
             waiting = sorted(each["metadata"]["name"] for each in pods if each not in running)
@@ -203,7 +198,6 @@ class Run:
         assert self.record is not None
         pods = await load_.pods()
         _, tenants = await self.world.look()
-        self._running = tenants
         if pods or tenants:
             return f"{len(pods)} Pods are left, {tenants} on nodes"
         endpoints, ledgers = (await api.list(ENDPOINTS.path())).items, (await api.list(POOLS.path())).items

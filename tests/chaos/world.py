@@ -135,6 +135,12 @@ class World:
             if member.proxy is not None:
                 await member.proxy.stop()
         await asyncio.to_thread(self.plane.stop)
+        await asyncio.to_thread(self._unmount)
+
+    def _unmount(self) -> None:
+        """So that the folder can be removed; what is mounted would go with this process anyway."""
+        for number in range(self.nodes):
+            subprocess.run(["umount", "-l", self._node_folder(number) / "disk"], check=False, capture_output=True)
 
     def _make_node(self, number: int, search: str) -> None:
         name, folder = f"node-{number}", self._node_folder(number)
