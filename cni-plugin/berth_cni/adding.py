@@ -172,6 +172,7 @@ class Adder:
             stake.made = stake.unsure = False
             if not serves(held, call):
                 # Never confirmed, or confirmed with another address than is asked for now: claimed anew.
+                self._releaser.free(held)
                 await self._api.delete(held.path, uid=held.uid, version=str(held.version))
                 self._claims.forget(held.uid)
                 return None

@@ -2,10 +2,12 @@
 
 An ADD waits here for the operator's decision on the Endpoint it made; a DEL finds here what its container holds. Our
 own writes are noted at once, so that the view is never behind what this agent did: a DEL that comes right after an ADD
-must find its Endpoint. Versions of one object are compared as the numbers they are (KEP-5504).
+must find its Endpoint. Versions of one object are compared as the numbers they are (KEP-5504); only when etcd was
+restored do they say nothing, and a listing is believed as it is.
 """
 
 import asyncio
+import math
 from collections import OrderedDict
 from collections.abc import Callable
 
@@ -19,15 +21,18 @@ Waiter = asyncio.Future[Held | None]
 
 
 class Claims:
-    """The follower of the watch. `appeared` is told of each Endpoint that was not here before."""
+    """The follower of the watch. `appeared` is told of each Endpoint that was not here before; `vanished` of each whose
+    end came from elsewhere, and whether a listing no longer shows it or a watch told of its deletion."""
 
     def __init__(self) -> None:
         self.appeared: Callable[[Held], None] = lambda held: None
+        self.vanished: Callable[[Held, bool], None] = lambda held, relisted: None
         self.synced = asyncio.Event()
         self._held: dict[str, Held] = {}
         self._waiting: dict[str, set[Waiter]] = {}
         # Deleted ones, for a while: the answer to their creation may be read after their end was watched.
         self._gone: OrderedDict[str, None] = OrderedDict()
+        self._rewound = False
 
     def __len__(self) -> int:
         return len(self._held)
@@ -74,23 +79,40 @@ class Claims:
             self._gone.popitem(last=False)
         self._resolve(uid, None)
 
+    def rewound(self) -> None:
+        """resourceVersions went back: what is known is of another history than the listing that follows."""
+        self._rewound = True
+
     def replaced(self, listing: Listing) -> None:
-        found = [read(item) for item in listing.items]
-        present = {held.uid for held in found}
-        moment = int(listing.version)
-        for held in list(self._held.values()):
-            # What we wrote after the moment of the list is not in it.
-            if held.uid not in present and held.version <= moment:
-                self.forget(held.uid)
-        for held in found:
+        """What we wrote after the moment of the list is not in it; up to then it is the truth."""
+        found = {held.uid: held for held in map(read, listing.items)}
+        moment = math.inf if self._rewound else int(listing.version)
+        self._rewound = False
+        for known in [held for held in self._held.values() if held.version <= moment]:
+            listed = found.get(known.uid)
+            if listed is None:
+                self.forget(known.uid)
+                self.vanished(known, True)
+            elif listed.version != known.version:
+                self._held[known.uid] = listed
+                if listed.attachment != known.attachment and listed.version < known.version:
+                    self.vanished(known, True)  # an old backup has the container before
+        for held in found.values():
+            self._gone.pop(held.uid, None)  # the list shows it, and the watch that follows will tell of its end
             self.note(held)
+            if held.decided:
+                self._resolve(held.uid, held)
         self.synced.set()
 
     def changed(self, change: Change) -> None:
-        if change.kind == "DELETED":
-            self.forget(change.object["metadata"]["uid"])
-        else:
+        if change.kind != "DELETED":
             self.note(read(change.object))
+            return
+        uid = change.object["metadata"]["uid"]
+        held = self._held.get(uid)
+        self.forget(uid)
+        if held is not None:
+            self.vanished(held, False)
 
     def _resolve(self, uid: str, outcome: Held | None) -> None:
         for waiter in self._waiting.pop(uid, ()):

@@ -39,6 +39,7 @@ class Held:
     name: str
     uid: str
     version: int
+    pod: str
     pod_uid: str
     node: str
     attachment: Attachment
@@ -114,6 +115,7 @@ def read(found: Mapping[str, Any]) -> Held:
         name=metadata["name"],
         uid=metadata["uid"],
         version=int(metadata["resourceVersion"]),
+        pod=spec["pod"]["name"],
         pod_uid=spec["pod"]["uid"],
         node=spec["node"],
         attachment=Attachment(spec["network"], spec["containerID"], spec["interface"]),

@@ -20,6 +20,7 @@ from berth.kube.resources import ENDPOINTS
 from berth.logs import set_up
 from berth_cni.adding import Adder
 from berth_cni.agent import STATUS_PATIENCE_SECONDS, Agent
+from berth_cni.asserting import Asserter
 from berth_cni.claims import Claims
 from berth_cni.install import find_shim, install
 from berth_cni.journal import Journal
@@ -62,12 +63,14 @@ async def serve(access: Access, node: str, socket_path: Path, state: Path, healt
         reach, claims, lanes, metrics = Reach(client), Claims(), Lanes(), Metrics()
         releaser = Releaser(reach, claims, journal, lanes, socket_path)
         agent = Agent(Adder(node, reach, claims, releaser), releaser, claims, reach, lanes, metrics)
+        asserter = Asserter(reach, claims, releaser, lanes)
         server = Server(socket_path, agent.answer)
 
         def text() -> str:
             return metrics.text(
                 {
                     "berth_agent_endpoints": ("Endpoints of this node.", len(claims)),
+                    "berth_agent_reasserted": ("Endpoints made again after they vanished.", asserter.count),
                     "berth_agent_journal_entries": ("Releases kept until the API answers.", len(journal)),
                     "berth_agent_api_away_seconds": ("How long the API has not answered.", reach.away_for),
                 }
@@ -76,7 +79,8 @@ async def serve(access: Access, node: str, socket_path: Path, state: Path, healt
         def healthy() -> bool:
             return claims.synced.is_set() and reach.away_for <= STATUS_PATIENCE_SECONDS
 
-        follower = follow(reach, ENDPOINTS.path(), claims, params={"fieldSelector": f"spec.node={node}"})
+        own = {"fieldSelector": f"spec.node={node}"}
+        follower = follow(reach, ENDPOINTS.path(), claims, params=own, rewound=claims.rewound)
         running = [
             asyncio.ensure_future(each)
             for each in (follower, reach.probe(node), releaser.replay(), releaser.watch_spool())

@@ -8,6 +8,7 @@ import asyncio
 import logging
 import os
 import time
+from collections import OrderedDict
 from pathlib import Path
 
 from berth.kube.client import Api
@@ -28,6 +29,8 @@ _MOST_CONFLICTS = 8
 _SHORTEST_PAUSE = 0.5
 _LONGEST_PAUSE = 30.0
 _SPOOL_SECONDS = 10.0
+# What this agent has freed: an old backup may bring it back.
+_MOST_FREED = 4096
 
 
 class Releaser:
@@ -41,7 +44,22 @@ class Releaser:
         self._socket = socket_path
         self._spool_read: int | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+        self._freed: OrderedDict[tuple[str, str], None] = OrderedDict()  # Endpoint, container
         claims.appeared = self._appeared
+
+    def released(self, held: Held) -> bool:
+        """Its DEL came, or this agent deletes it for another reason: its end is no surprise."""
+        return (
+            held.attachment in self.tombstones
+            or held.attachment in self._journal
+            or (held.uid, held.attachment.container) in self._freed
+        )
+
+    def free(self, held: Held) -> None:
+        """It is about to be deleted by this agent."""
+        self._freed[held.uid, held.attachment.container] = None
+        if len(self._freed) > _MOST_FREED:
+            self._freed.popitem(last=False)
 
     async def release(self, attachment: Attachment) -> str | None:
         """Deletes what this attachment holds; what went wrong, or None. The caller has its lane."""
@@ -127,6 +145,7 @@ class Releaser:
 
     async def _delete(self, held: Held, attachment: Attachment) -> None:
         for _ in range(_MOST_CONFLICTS):
+            self.free(held)
             try:
                 await self._api.delete(held.path, uid=held.uid, version=str(held.version))
             except NotFound:
@@ -151,8 +170,9 @@ class Releaser:
             return None
 
     def _appeared(self, held: Held) -> None:
-        """A creation given up long ago has landed after all: its Endpoint is nobody's."""
-        if held.attachment in self.tombstones and held.attachment not in self._lanes:
+        """A creation given up long ago has landed after all, or a backup has brought back what was freed: the Endpoint
+        is nobody's."""
+        if self.released(held) and held.attachment not in self._lanes:
             task = asyncio.create_task(self._release_late(held.attachment))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
@@ -160,7 +180,8 @@ class Releaser:
     async def _release_late(self, attachment: Attachment) -> None:
         async with self._lanes.alone(attachment, Underway()):
             # An ADD that is newer than the DEL may have had the lane meanwhile, and ended the tombstone.
-            if attachment in self.tombstones and (trouble := await self.promise(attachment)) is not None:
+            nobodys = any(self.released(held) for held in self._claims.of(attachment))
+            if nobodys and (trouble := await self.promise(attachment)) is not None:
                 log.error("an Endpoint that is nobody's stays", extra={**fields(attachment), "error": trouble})
 
 

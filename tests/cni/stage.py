@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from berth.kube.client import Change, Listing, Object, Reading
-from berth.kube.errors import AlreadyExists, Conflict, NotFound, Unknown
+from berth.kube.errors import AlreadyExists, Conflict, Expired, NotFound, Unknown
 from berth.kube.reflector import follow
 from berth.kube.resources import ENDPOINTS
 from berth_cni.adding import Adder
 from berth_cni.agent import Agent
+from berth_cni.asserting import Asserter
 from berth_cni.claims import Claims
 from berth_cni.frames import Request
 from berth_cni.journal import Journal
@@ -52,6 +53,8 @@ class ModelApi:
 
     def __init__(self) -> None:
         self.kept: dict[str, Object] = {}
+        self.pods: dict[str, Object] = {}
+        self.compacted = 0
         self.requests: list[str] = []
         self.away = False
         self.decide: Callable[[Object], Status | None] = self._next
@@ -65,8 +68,7 @@ class ModelApi:
 
     def go_away(self) -> None:
         self.away = True
-        for watch in self._watches:
-            watch.put_nowait(None)
+        self.cut()
 
     def containers(self) -> list[str]:
         return sorted(each["spec"]["containerID"] for each in self.kept.values())
@@ -132,6 +134,8 @@ class ModelApi:
         assert params == {"fieldSelector": f"spec.node={NODE}"}
         if self.away:
             raise Unknown("connection refused")
+        if int(version) < self.compacted:
+            raise Expired(410, "Expired", f"too old resource version: {version}")
         queue: asyncio.Queue[Change | None] = asyncio.Queue()
         self._watches.add(queue)
         for each in self.kept.values():
@@ -143,6 +147,22 @@ class ModelApi:
         finally:
             self._watches.discard(queue)
         raise Unknown("connection lost")
+
+    def compact(self, without: str = "") -> None:
+        """Watches are cut, and cannot be taken up; the Endpoint at this path is gone meanwhile."""
+        self.kept.pop(without, None)
+        self.compacted = next(self._version)
+        self.cut()
+
+    def cut(self) -> None:
+        for watch in self._watches:
+            watch.put_nowait(None)
+
+    def restore(self, kept: dict[str, Object], version: int) -> None:
+        """etcd as it was: what it kept, and the resourceVersion it had."""
+        self.kept = kept
+        self._version = itertools.count(version)
+        self.cut()
 
     def put(self, path: str, change: Callable[[Object], None]) -> None:
         """Somebody else writes."""
@@ -166,9 +186,10 @@ class ModelApi:
         return answer
 
     def _find(self, path: str) -> Object:
-        if path not in self.kept:
+        found = self.kept.get(path, self.pods.get(path))
+        if found is None:
             raise NotFound(404, "NotFound", path)
-        return self.kept[path]
+        return found
 
     def _store(self, path: str, body: Object, kind: str) -> None:
         body["metadata"]["resourceVersion"] = str(next(self._version))
@@ -236,6 +257,7 @@ class Stage:
         self.releaser = Releaser(self.reach, self.claims, self.journal, self.lanes, self.socket)
         adder = Adder(NODE, self.reach, self.claims, self.releaser)
         self.agent = Agent(adder, self.releaser, self.claims, self.reach, self.lanes, self.metrics)
+        self.asserter = Asserter(self.reach, self.claims, self.releaser, self.lanes)
         self._tasks: list[asyncio.Task[Any]] = []
 
     async def __aenter__(self) -> "Stage":
@@ -243,7 +265,7 @@ class Stage:
         self._tasks = [
             asyncio.ensure_future(each)
             for each in (
-                follow(self.reach, ENDPOINTS.path(), self.claims, params=parameters),
+                follow(self.reach, ENDPOINTS.path(), self.claims, params=parameters, rewound=self.claims.rewound),
                 self.reach.probe(NODE),
                 self.releaser.replay(),
                 self.releaser.watch_spool(),

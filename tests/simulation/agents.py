@@ -15,6 +15,7 @@ from berth.kube.resources import ENDPOINTS
 from berth_cni import spool
 from berth_cni.adding import Adder
 from berth_cni.agent import Agent
+from berth_cni.asserting import Asserter
 from berth_cni.claims import Claims
 from berth_cni.frames import Request, encode_request
 from berth_cni.journal import Journal
@@ -78,7 +79,8 @@ class NodeAgent:
         adder = Adder(self.node, reach, claims, releaser)
         self._agent = Agent(adder, releaser, claims, reach, lanes, Metrics())
         params = {"fieldSelector": f"spec.node={self.node}"}
-        follower = follow(reach, ENDPOINTS.path(), claims, params=params)
+        Asserter(reach, claims, releaser, lanes)
+        follower = follow(reach, ENDPOINTS.path(), claims, params=params, rewound=claims.rewound)
         for each in (follower, reach.probe(self.node), releaser.replay(), releaser.watch_spool()):
             task: asyncio.Task[None] = self.process.spawn(each)
             task.add_done_callback(self._ended)

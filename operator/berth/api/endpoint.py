@@ -7,12 +7,10 @@ from pydantic import Field
 
 from berth.api.conditions import Condition, Wire
 from berth.api.ippool import RouteEntry
+from berth.api.names import REASSERTED
 from berth.core.claim import Claim, Holding
 from berth.core.pool import BadField, Pool
 from berth.core.ranges import Family, Malformed, format_address, parse_address
-
-# On a claim that its agent has made again: the UID of the Endpoint that vanished.
-REASSERTED = "ipam.berth.dev/reasserted"
 
 
 class PodReference(Wire):

@@ -11,11 +11,12 @@ from collections import Counter
 from collections.abc import Callable
 
 from berth.api.ippool import IPPoolStatus
+from berth.api.names import STATIC_HASH
 from berth.controller.allocator import Allocator
 from berth.controller.book import Book
 from berth.controller.herald import Herald, Word, of_endpoint, of_pool
 from berth.controller.metrics import METRICS
-from berth.controller.reclaimer import STATIC_HASH, Reclaimer
+from berth.controller.reclaimer import Reclaimer
 from berth.controller.shelf import Shelf
 from berth.controller.surroundings import UNFINISHED
 from berth.core.comparing import ClaimFact, Drift, Facts, LedgerFact, compare, sure

@@ -11,6 +11,7 @@ import logging
 from collections import deque
 from collections.abc import Mapping
 
+from berth.api.names import STATIC_HASH
 from berth.controller.allocator import Allocator
 from berth.controller.owners import parent_of
 from berth.controller.surroundings import Described, Live, describe
@@ -24,7 +25,6 @@ log = logging.getLogger(__name__)
 
 READERS = 8
 PAUSE_AFTER_FAILURE = 0.5
-STATIC_HASH = "kubernetes.io/config.hash"  # on the mirror of a static Pod: the UID that its CNI calls carry
 
 
 class Looker:

@@ -15,6 +15,7 @@ from ipaddress import ip_address
 
 import orjson
 
+from berth.api.names import STATIC_HASH
 from berth.controller.allocator import Allocator
 from berth.controller.claims import Berth, Seen
 from berth.controller.metrics import METRICS
@@ -36,7 +37,6 @@ LOOK_SECONDS = 1.0
 REASSERTED_GRACE_SECONDS = 60.0
 
 OUT_OF_SERVICE = "node.kubernetes.io/out-of-service"
-STATIC_HASH = "kubernetes.io/config.hash"
 NETWORK_STATUS = "k8s.v1.cni.cncf.io/network-status"
 POD_INTERFACE = "eth0"  # the one that status.podIPs speaks of
 
