@@ -35,6 +35,7 @@ POINTS = {
     ),
 }
 POINT_SECONDS = 15.0
+ONE_IS_WELL = 0.8  # how often the other operator is left alone while one has a fault
 # How long each may be away or stopped: the API server and etcd short of what makes controllers give nodes up.
 AWAY = {"operator": 6.0, "agent": 8.0, "webhook": 10.0, "kube-apiserver": 3.0, "etcd": 2.0}
 STOPPED = {"operator": LEASE_SECONDS + 6, "agent": 12.0, "webhook": 8.0, "kube-apiserver": 7.0, "etcd": 5.0}
@@ -214,8 +215,10 @@ class Faults:
 
     def _take(self, kind: str, alone: bool = True) -> Member | None:
         """One that no other fault has; `alone`: which must not share it."""
-        free = [each for each in self._world.of_kind(kind) if not alone or each.name not in self._busy]
-        if not free:
+        members = self._world.of_kind(kind)
+        free = [each for each in members if not alone or each.name not in self._busy]
+        both = kind == "operator" and len(free) < len(members)
+        if not free or (both and self._random.random() < ONE_IS_WELL):
             return None
         member = self._random.choice(free)
         if alone:
