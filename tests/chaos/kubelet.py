@@ -2,16 +2,19 @@
 
 Sandboxes end and are made again under the same Pod, their DEL coming late or never; Pods of Jobs finish; containers run
 on for a moment after they were told to stop. Whatever the faults around it, this node itself is sane: it ends a
-container before it asks for its DEL, and it says so in its journal (`END`) before anybody can act on it.
+container before it asks for its DEL, it says so in its journal (`END`) before anybody can act on it, and it learns of a
+force-deletion well within the operator's grace (docs/reliability.md: of one that does not, nothing is promised).
 """
 
 import asyncio
 import sys
 import time
+from collections.abc import Coroutine
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
-from typing import TextIO
+from typing import Any, TextIO
 
 import orjson
 import uvloop
@@ -21,10 +24,12 @@ from bench.api import BenchClient
 from bench.node import Node, Place, Tenant, _now, _pod_path
 from bench.runtime import Runtime, Sandbox
 from berth.kube.config import load
-from berth.kube.resources import NODES
+from berth.kube.errors import KubeError
+from berth.kube.resources import NODES, PODS
 
 RUNS_FOR = "chaos.berth.test/runs-for"  # label: a Pod that finishes after so many seconds
 HEARTBEAT_SECONDS = 10.0
+LOOK_SECONDS = 1.5
 LONGEST_STOP = 1.5
 
 
@@ -48,13 +53,15 @@ class Kubelet(Node):
         self._calm = Path(place.folder) / "calm"  # while this file is there nothing goes wrong by itself
 
     async def run(self) -> None:
-        await asyncio.gather(super().run(), self._stay_ready())
+        await asyncio.gather(super().run(), self._stay_ready(), self._look_again())
 
     async def _live(self, tenant: Tenant) -> None:
         while addresses := await self._start(tenant):
             tenant.running = True
-            await self._report(tenant, addresses)
+            # Beside it, as a kubelet does: an API server that does not answer must not keep a Pod from ending.
+            reporting = self._go(self._report(tenant, addresses))
             how = await self._until_end(tenant)
+            reporting.cancel()
             tenant.running = False
             await self._stop(tenant)
             if how == "finished":
@@ -67,6 +74,8 @@ class Kubelet(Node):
 
     async def _until_end(self, tenant: Tenant) -> str:
         """Why its sandbox ends: told to leave, finished, or lost for no reason."""
+        if tenant.leaving.is_set():
+            return "told"  # before its sandbox was made: no container is started in that
         labels = tenant.pod["metadata"].get("labels") or {}
         span, how = self._random.expovariate(1 / self._habits.sandbox_seconds), "lost"
         if RUNS_FOR in labels:
@@ -92,13 +101,30 @@ class Kubelet(Node):
         elif luck < self._habits.forgotten:
             await self._runtime.remove(sandbox)
         else:
-            task = asyncio.ensure_future(self._stop_later(sandbox, tenant.pod))
-            self._tasks.add(task)
-            task.add_done_callback(self._ended)
+            self._go(self._stop_later(sandbox, tenant.pod))
+
+    def _go(self, coroutine: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
+        task = asyncio.ensure_future(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+        return task
 
     async def _stop_later(self, sandbox: Sandbox, pod: dict[str, object]) -> None:
         await asyncio.sleep(self._random.uniform(0.1, 6.0))
         await super()._stop(Tenant(pod, sandbox=sandbox))
+
+    async def _look_again(self) -> None:
+        """A watch that hangs, as on an API server that is coming up, must not hide for long that a Pod is gone."""
+        own = {"fieldSelector": f"spec.nodeName={self._place.name}"}
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            known = set(self._tenants)
+            with suppress(KubeError, TimeoutError):
+                async with asyncio.timeout(LOOK_SECONDS):
+                    there = {pod["metadata"]["uid"] for pod in (await self._api.list(PODS.path(), own)).items}
+                for uid in known - there:
+                    if (tenant := self._tenants.get(uid)) is not None:
+                        tenant.leaving.set()
 
     async def _stay_ready(self) -> None:
         """As a kubelet does: a node that was called not Ready for a while is Ready again."""
