@@ -17,7 +17,7 @@ from typing import Any
 import orjson
 
 from berth.kube.client import Change, Listing, Object, Reading
-from berth.kube.errors import Busy, Conflict, KubeError, Unknown
+from berth.kube.errors import Busy, Conflict, KubeError, NotFound, Unknown
 from tests.simulation.faults import Faults
 from tests.simulation.loop import SimulatedLoop
 from tests.simulation.objects import parse, selector
@@ -123,6 +123,8 @@ class Client:
 
     async def get(self, path: str, params: Mapping[str, str] | None = None) -> Object:
         target = parse(path)
+        if not target.plural:
+            raise NotFound(404, "NotFound", f"{path}: there are no kinds but those it is a model of")
         if not target.name:
             listing = await self.list(path, params)
             return {"metadata": {"resourceVersion": listing.version}, "items": listing.items}

@@ -11,6 +11,7 @@ from typing import Any
 from unittest import mock
 
 import berth_cni.releasing
+from berth.api.ippool import LedgerEntry
 from berth.controller import promotion, reclaimer
 from berth.controller.allocator import Allocator
 from berth.controller.book import Book
@@ -295,6 +296,20 @@ def forget_reservations() -> Patches:
     yield mock.patch.object(Shelf, "_withheld", return_value={family: Ranges() for family in Family})
 
 
+def forget_slices() -> Patches:
+    """Who reads a ledger does not read which slices are cut."""
+    yield mock.patch.object(LedgerEntry, "_slices", return_value={})
+
+
+def cut_slices_twice() -> Patches:
+    """What is held by nobody is cut, though another application's slice has it."""
+
+    def unheld(self: Ledger) -> Ranges:
+        return self.allowed.minus(self.held_in(self.allowed))
+
+    yield mock.patch.object(Ledger, "uncut", unheld)
+
+
 BUGS: Mapping[str, Callable[[], Patches]] = {
     bug.__name__.replace("_", "-"): bug
     for bug in (
@@ -316,6 +331,8 @@ BUGS: Mapping[str, Callable[[], Patches]] = {
         no_suspicion,
         no_doubt,
         forget_reservations,
+        forget_slices,
+        cut_slices_twice,
     )
 }
 
@@ -332,6 +349,8 @@ FIRST: Mapping[str, int] = {
     "any-container": 88,
     "resurrect": 41,
     "unknown-is-done": 90,
+    "forget-slices": 34,
+    "cut-slices-twice": 16,
 }
 
 

@@ -106,6 +106,8 @@ class Checker:
         self._pools: dict[str, dict[str, Any]] = {}
         self._offered: dict[str, tuple[set[str], float]] = {}
         self._claimed: dict[str, float] = {}
+        self._pods: dict[str, str] = {}  # claim -> UID of its Pod
+        self._applications: dict[str, str] = {}  # UID of a Pod -> its application
         self.adds = 0
         self.longest_wait = 0.0
 
@@ -138,6 +140,8 @@ class Checker:
             self._pool(landing)
         elif landing.plural == "reservedips":
             self._reserve(landing)
+        elif landing.plural == "pods" and landing.after is not None:
+            self._pod(landing.after["metadata"])
 
     def _endpoint(self, landing: Landing) -> None:
         name = "/".join(landing.key)
@@ -153,6 +157,7 @@ class Checker:
         uid = after["metadata"]["uid"]
         if before is None:
             self._claimed[uid] = landing.at
+            self._pods[uid] = after["spec"]["pod"]["uid"]
         said = frozenset(
             (each["address"].partition("/")[0], each["pool"])
             for each in (after.get("status") or {}).get("addresses") or ()
@@ -166,6 +171,10 @@ class Checker:
         for address, pool in sorted(said):
             self._confirmed(uid, name, address, pool)
 
+    def _pod(self, meta: dict[str, Any]) -> None:
+        for owner in meta.get("ownerReferences") or ():
+            self._applications[meta["uid"]] = f"{meta['namespace']}/{owner['kind']}.apps/{owner['name']}"
+
     def _sure_to_end(self, name: str, container: str, by: str) -> None:
         """An Endpoint is the only record of who holds an address: it goes after the sandbox, never before."""
         for address, sandbox in self._using.items():
@@ -177,6 +186,7 @@ class Checker:
         if holder is not None:
             raise Violation(f"{address} is confirmed to {name} ({uid}) while {holder[1]} ({holder[0]}) holds it")
         self._said[address] = (uid, name)
+        self._in_slice(uid, name, address, pool)
         pending, settled = self._ledgers.get(pool, ({}, set()))
         if pending.get(address) != uid and address not in settled:
             raise Violation(
@@ -184,6 +194,24 @@ class Checker:
                 f"{'pending for ' + pending[address] if address in pending else 'free'}"
             )
         self._allowed(uid, name, address, pool)
+
+    def _in_slice(self, uid: str, name: str, address: str, pool: str) -> None:
+        """Of a pool that is cut into slices, it is of the slice of its Pod's application."""
+        if "slices" not in self._pools[pool]["spec"]:
+            return
+        application = self._applications[self._pods[uid]]
+        part = self._pools[pool]["status"]["ledger"].get("slices", {}).get(application, ())
+        if not inside(address, spans(part)):
+            raise Violation(f"{address} is confirmed to {name} of {application}, which has {list(part)} of {pool}")
+
+    def _apart(self, name: str, slices: dict[str, list[str]]) -> None:
+        taken: dict[Span, str] = {}
+        for application, texts in slices.items():
+            for version, low, high in spans(texts):
+                for number in range(low, high + 1):
+                    other = taken.setdefault((version, number, number), application)
+                    if other != application:
+                        raise Violation(f"{name} gives {ip_address(number)} to the slices of {application} and {other}")
 
     def _allowed(self, uid: str, name: str, address: str, pool: str) -> None:
         """It may be handed out, and could be for long before it was asked for."""
@@ -225,6 +253,7 @@ class Checker:
                     f"{'pending for ' + pending[address] if address in pending else 'free'}"
                 )
         self._counts(name, status, len(pending) + len(settled))
+        self._apart(name, status["ledger"].get("slices") or {})
 
     def _counts(self, name: str, status: dict[str, Any], held: int) -> None:
         if status["allocated"] != held:
@@ -267,6 +296,8 @@ class Checker:
                 return f"the ledger of {name} holds {sorted(pending.items())} pending, {sorted(settled)} settled"
         for name, pool in self._pools.items():
             status = pool.get("status") or {}
+            if slices := (status.get("ledger") or {}).get("slices"):
+                return f"{name} has slices of applications that are gone: {slices}"
             free = self.capacity(name)
             counted = (status.get("total"), status.get("allocated"), status.get("available"))
             if counted != (free, 0, free):

@@ -11,6 +11,7 @@ from tests.simulation.operators import Operator
 from tests.simulation.world import World
 
 NETWORK = "net"
+SLICED = 0.2  # of all histories
 Shape = tuple[dict[str, Any], int, tuple[str, ...]]  # CNI configuration, addresses, pools
 
 
@@ -52,9 +53,24 @@ class Cluster:
             self._pool("rival-1", "10.0.1.2-10.0.1.4", delay, subnet="10.0.1.0/24")
             self._pool("rival-2", "10.0.1.3-10.0.1.6", delay, subnet="10.0.1.0/24")
             self._shapes += [({"ipv4Pools": [name]}, 1, (name,)) for name in ("rival-1", "rival-2")]
+        # Drawn from nothing that the rest draws from: a history without slices is what it was before there were any.
+        if Random(str(random.getstate())).random() < SLICED:
+            slices = {"slices": {"size": random.randint(1, 2)}}
+            self._pool("sliced", "10.0.2.2-10.0.2.7", delay, subnet="10.0.2.0/24", more=slices)
+            self._shapes += [({"ipv4Pools": ["sliced"]}, 1, ("sliced",))] * 3
 
-    def _pool(self, name: str, ips: str, delay: str, *, default: bool = False, subnet: str = "") -> None:
+    def _pool(
+        self,
+        name: str,
+        ips: str,
+        delay: str,
+        *,
+        default: bool = False,
+        subnet: str = "",
+        more: Object | None = None,
+    ) -> None:
         spec = {
+            **(more or {}),
             "subnet": subnet or ("fd00::/64" if ":" in ips else "10.0.0.0/24"),
             "ips": [ips],
             "reuseDelay": delay,
@@ -77,6 +93,10 @@ class Cluster:
             "spec": {"nodeName": node.name},
             "status": {"phase": "Running"},
         }
+        if "sliced" in pools:
+            # Applications of a kind that this API does not know: as soon as a slice of theirs is empty it may go.
+            owner = {"apiVersion": "apps/v1", "kind": "DaemonSet", "name": f"app-{random.randint(0, 3)}", "uid": "-"}
+            body["metadata"]["ownerReferences"] = [{**owner, "controller": True}]
         uid = self.world.api.store.make("pods", body)["metadata"]["uid"]
         config = {"cniVersion": "1.0.0", "name": NETWORK, "type": "bridge", "ipam": {"type": "berth", **shape}}
         pod = Pod(name, uid, node, config, families, pools, asyncio.Event())

@@ -196,6 +196,7 @@ class History:
             each["metadata"]["name"]: self.world.checker.capacity(each["metadata"]["name"])
             for each in self.world.api.store.all("ippools")
         }
+        free["sliced"] = 0  # whether a Pod fits there depends on which slices there are
         losers = self._losers()
         for pod in list(self.cluster.pods.values()):
             fits = all(free[name] > 0 and name not in losers for name in pod.pools)

@@ -62,7 +62,7 @@ def parse(path: str) -> Target:
     namespace = ""
     if len(parts) > 2 and parts[0] == "namespaces":
         namespace, parts = parts[1], parts[2:]
-    plural, name, sub = (*parts, "", "")[:3]
+    plural, name, sub = (*parts, "", "", "")[:3]
     return Target(plural, namespace, name, sub)
 
 
