@@ -65,10 +65,11 @@ class Slicer:
             if due > now:
                 continue
             self._due[pool, application] = now + RECHECK_SECONDS
-            if not await self._exists(application):
+            if not await self.there(application):
                 self._drop(allocator, pool, application)
 
-    async def _exists(self, text: str) -> bool:
+    async def there(self, text: str) -> bool:
+        """As far as one may know."""
         application = Application.read(text)
         if application is None:
             return False
