@@ -23,7 +23,8 @@ class Answers:
         answer = self._answers.get(path.replace(".", "_").replace("-", "_"), NotFound(404, "NotFound", path))
         if isinstance(answer, KubeError):
             raise answer
-        return answer
+        found: Object = answer
+        return found
 
 
 def kinds(*names: str) -> Object:

@@ -339,16 +339,16 @@ BUGS: Mapping[str, Callable[[], Patches]] = {
 
 # A seed that showed each on 2026-11-23, to begin the search with.
 FIRST: Mapping[str, int] = {
-    "no-precondition": 8,
-    "take-back": 101,
-    "claims-before-ledger": 8,
-    "release-by-name": 72,
-    "one-observation": 22,
-    "settle-before-confirm": 167,
-    "no-pending-list": 486,
-    "any-container": 88,
-    "resurrect": 41,
-    "unknown-is-done": 90,
+    "no-precondition": 12,
+    "take-back": 363,
+    "claims-before-ledger": 20,
+    "release-by-name": 102,
+    "one-observation": 36,
+    "settle-before-confirm": 220,
+    "no-pending-list": 619,
+    "any-container": 100,
+    "resurrect": 56,
+    "unknown-is-done": 103,
     "forget-slices": 34,
     "cut-slices-twice": 16,
 }
