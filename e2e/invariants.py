@@ -33,15 +33,17 @@ def violations(
     endpoints: Iterable[Object],
     pools: Iterable[Object],
     interfaces: Mapping[str, Iterable[str]] | None = None,
+    stateful_sets: Iterable[Object] = (),
 ) -> list[str]:
     """Everything that is wrong; empty when all is well. `interfaces`: the addresses that the kernel has, by Pod UID."""
-    pods, endpoints, pools = list(pods), list(endpoints), list(pools)
+    pods, endpoints, pools, stateful_sets = list(pods), list(endpoints), list(pools), list(stateful_sets)
     told = Told()
     found = [line for pool in pools for line in _read_pool(told, pool)]
     found += [line for endpoint in endpoints for line in _read_endpoint(told, endpoint)]
     found += _twice(told)
     found += _ledgers_against_endpoints(told, {endpoint["metadata"]["uid"] for endpoint in endpoints})
-    found += [line for endpoint in endpoints for line in _owner(endpoint, pods)]
+    for endpoint in endpoints:
+        found += _parked(endpoint, pools, stateful_sets) if is_parked(endpoint) else _owner(endpoint, pods)
     found += [line for pod in pods for line in _pod(told, pod)]
     if interfaces is not None:
         found += kernel_against_pods(pods, interfaces)
@@ -119,7 +121,8 @@ def _read_endpoint(told: Told, endpoint: Object) -> list[str]:
     addresses = {_plain(entry["address"]) for entry in entries}
     if not addresses:
         found.append(f"Endpoint {_name(endpoint)} has no address")
-    told.of_pod.setdefault(endpoint["spec"]["pod"]["uid"], []).append(addresses)
+    if not is_parked(endpoint):
+        told.of_pod.setdefault(endpoint["spec"]["pod"]["uid"], []).append(addresses)
     return found
 
 
@@ -155,6 +158,26 @@ def _owner(endpoint: Object, pods: list[Object]) -> list[str]:
     if any(each["metadata"]["uid"] == pod["uid"] for each in pods):
         return []
     return [f"Endpoint {_name(endpoint)} outlived its Pod {pod['name']} ({pod['uid']})"]
+
+
+def is_parked(endpoint: Object) -> bool:
+    """No container has it: it waits for a StatefulSet's Pod to come again."""
+    return not endpoint["spec"]["containerID"]
+
+
+def _parked(endpoint: Object, pools: list[Object], stateful_sets: list[Object]) -> list[str]:
+    pod, status = endpoint["spec"]["pod"]["name"], endpoint["status"]
+    keeper = status.get("heldFor") or {}
+    for each in stateful_sets:
+        if each["metadata"]["uid"] == keeper.get("uid"):
+            first = (each["spec"].get("ordinals") or {}).get("start", 0)
+            names = {f"{each['metadata']['name']}-{first + index}" for index in range(each["spec"]["replicas"])}
+            used = {entry["pool"] for entry in status["addresses"]}
+            kept = {
+                _name(pool) for pool in pools if (pool["spec"].get("retention") or {}).get("whenScaled") == "Retain"
+            }
+            return [] if pod in names or used <= kept else [f"Endpoint {_name(endpoint)} is kept after a scale-down"]
+    return [f"Endpoint {_name(endpoint)} is kept for a StatefulSet that is gone"]
 
 
 def _pod(told: Told, pod: Object) -> list[str]:

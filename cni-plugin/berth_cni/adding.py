@@ -23,7 +23,7 @@ from berth_cni.calls import (
     CniError,
 )
 from berth_cni.claims import Claims
-from berth_cni.endpoints import Held, body_of, is_same_claim, read, serves
+from berth_cni.endpoints import Held, body_of, is_same_claim, may_release, read, serves
 from berth_cni.reach import Reach
 from berth_cni.releasing import Releaser
 from berth_cni.underway import Underway
@@ -98,16 +98,17 @@ class Adder:
         if not decided.confirmed:
             stake.made = True  # whoever made it: a claim that was refused is of no use
             return _refused(decided)
-        if asyncio.get_running_loop().time() - began > _FRESH_SECONDS and not await self._stands(decided, underway):
-            return CniError(TRY_LATER, f"Endpoint {staked.namespace}/{staked.name} was deleted by somebody meanwhile")
+        slow = asyncio.get_running_loop().time() - began > _FRESH_SECONDS
+        if decided.attachment != call.attachment or (slow and not await self._stands(decided, underway)):
+            return CniError(TRY_LATER, f"Endpoint {staked.namespace}/{staked.name} was taken off this Pod meanwhile")
         return decided
 
     async def _stands(self, held: Held, underway: Underway) -> bool:
-        """Whether it is there, read live."""
+        """Whether it is there and this container's, read live."""
         pause = _SHORTEST_PAUSE
         while not underway.abandoned:
             try:
-                return read(await self._api.get(held.path)).uid == held.uid
+                return may_release(read(await self._api.get(held.path)), held.uid, held.attachment)
             except NotFound:
                 return False
             except KubeError:

@@ -47,7 +47,10 @@ class Claims:
         ]
 
     def in_network(self, network: str) -> list[Held]:
-        return [held for held in self._held.values() if held.attachment.network == network]
+        """Those that a container has."""
+        return [
+            held for held in self._held.values() if held.attachment.container and held.attachment.network == network
+        ]
 
     def decision(self, uid: str) -> Waiter:
         """Resolved with the Endpoint when it is confirmed or refused, with None when it is deleted before."""

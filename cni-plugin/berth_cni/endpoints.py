@@ -33,7 +33,8 @@ class Address:
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """An Endpoint of this node. `ready`: None while the operator has not decided."""
+    """An Endpoint of this node. `ready`: None while the operator has not decided. `stays`: its addresses are kept when
+    its container ends, for a StatefulSet's Pod that comes again."""
 
     namespace: str
     name: str
@@ -50,6 +51,7 @@ class Held:
     ready: bool | None
     reason: str
     message: str
+    stays: bool = False
 
     @property
     def path(self) -> str:
@@ -129,6 +131,7 @@ def read(found: Mapping[str, Any]) -> Held:
         ready=ready,
         reason=reason,
         message=message,
+        stays="heldFor" in status,
     )
 
 

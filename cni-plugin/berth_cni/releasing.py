@@ -2,6 +2,9 @@
 
 A delete names the uid and the version that were looked at. On a conflict the Endpoint is read anew: when its container
 is another by now, the address is a newer sandbox's, and nothing is deleted.
+
+A StatefulSet's Endpoint is parked instead: its container is taken off it, in a write with the version that was read. It
+keeps its addresses for the Pod that comes again, and the operator says when they are free.
 """
 
 import asyncio
@@ -62,7 +65,7 @@ class Releaser:
             self._freed.popitem(last=False)
 
     async def release(self, attachment: Attachment) -> str | None:
-        """Deletes what this attachment holds; what went wrong, or None. The caller has its lane."""
+        """Deletes, or parks, what this attachment holds; what went wrong, or None. The caller has its lane."""
         if not self._claims.synced.is_set():
             return "the Endpoints of this node are not known yet"
         if not self._reach.answers.is_set():
@@ -70,7 +73,7 @@ class Releaser:
         try:
             async with asyncio.timeout(_RELEASE_SECONDS):
                 for held in self._claims.of(attachment):
-                    await self._delete(held, attachment)
+                    await self._free(held, attachment)
         except TimeoutError:
             return "the API server does not answer in time"
         except KubeError as error:
@@ -143,10 +146,13 @@ class Releaser:
             before = None
         self._spool_read = before
 
-    async def _delete(self, held: Held, attachment: Attachment) -> None:
+    async def _free(self, held: Held, attachment: Attachment) -> None:
         for _ in range(_MOST_CONFLICTS):
             self.free(held)
             try:
+                if held.stays:
+                    await self._park(held, attachment)
+                    return
                 await self._api.delete(held.path, uid=held.uid, version=str(held.version))
             except NotFound:
                 pass
@@ -162,6 +168,17 @@ class Releaser:
             self._claims.forget(held.uid)
             return
         raise KubeError(f"{held.path} changes faster than it can be deleted")
+
+    async def _park(self, held: Held, attachment: Attachment) -> None:
+        there = await self._api.get(held.path)
+        fresh = read(there)
+        if may_release(fresh, held.uid, attachment):
+            there["spec"]["containerID"] = ""
+            fresh = read(await self._api.replace(held.path, there))
+        if fresh.uid == held.uid:
+            self._claims.note(fresh)
+        else:
+            self._claims.forget(held.uid)
 
     async def _fresh(self, held: Held) -> Held | None:
         try:

@@ -25,7 +25,7 @@ def pod(number: int) -> State:
 def endpoint(number: int) -> State:
     return {
         "metadata": {"namespace": "default", "name": f"web-{number}-eth0", "uid": f"claim-{number}"},
-        "spec": {"pod": {"name": f"web-{number}", "uid": f"pod-{number}"}},
+        "spec": {"pod": {"name": f"web-{number}", "uid": f"pod-{number}"}, "containerID": f"c-{number}"},
         "status": {"addresses": [{"family": "IPv4", "address": f"10.0.0.{number}/24", "pool": "blue"}]},
     }
 
@@ -109,3 +109,30 @@ def test_what_is_held_when_nobody_is_left_is_a_leak(cluster: State) -> None:
         "Endpoint default/web-1-eth0 is left",
         "IPPool blue still holds 1 addresses",
     ]
+
+
+@pytest.mark.parametrize(
+    ("replicas", "start", "retention", "found"),
+    [
+        (4, 0, {}, []),
+        (1, 3, {}, []),
+        (3, 0, {}, ["Endpoint default/web-3-eth0 is kept after a scale-down"]),
+        (4, 4, {"whenScaled": "Delete"}, ["Endpoint default/web-3-eth0 is kept after a scale-down"]),
+        (0, 0, {"whenScaled": "Retain"}, []),
+        (None, 0, {"whenScaled": "Retain"}, ["Endpoint default/web-3-eth0 is kept for a StatefulSet that is gone"]),
+    ],
+)
+def test_a_parked_endpoint_is_right_as_long_as_its_statefulset_has_that_pod(
+    cluster: State, replicas: int | None, start: int, retention: State, found: list[str]
+) -> None:
+    del cluster["pods"][2], cluster["interfaces"]["pod-3"]
+    cluster["endpoints"][2]["spec"]["containerID"] = ""
+    cluster["endpoints"][2]["status"]["heldFor"] = {"kind": "StatefulSet", "name": "web", "uid": "set"}
+    cluster["pools"][0]["spec"]["retention"] = retention
+    owner = {"metadata": {"name": "web", "uid": "set"}, "spec": {"replicas": replicas, "ordinals": {"start": start}}}
+    assert violations(**cluster, stateful_sets=[] if replicas is None else [owner]) == found
+
+
+def test_a_running_pod_whose_endpoint_is_parked_is_told_of(cluster: State) -> None:
+    cluster["endpoints"][2]["spec"]["containerID"] = ""
+    assert "Pod default/web-3 runs without an Endpoint" in violations(**cluster)

@@ -30,13 +30,14 @@ OFFERS = {
 
 
 def around(
-    pod: Mapping[str, str] | None = None, namespace: Mapping[str, str] | None = None, owner: str = ""
+    pod: Mapping[str, str] | None = None, namespace: Mapping[str, str] | None = None, owner: str = "", first: int = 0
 ) -> Surroundings:
     """Annotations without their prefix."""
     return Surroundings(
         pod_annotations={f"ipam.berth.dev/{key}": text for key, text in (pod or {}).items()},
         namespace_annotations={f"ipam.berth.dev/{key}": text for key, text in (namespace or {}).items()},
         owner=Owner(owner) if owner else None,
+        first_ordinal=first,
     )
 
 
@@ -212,6 +213,20 @@ def test_a_statefulset_takes_the_address_of_its_ordinal_and_others_any_that_is_f
     owner: str, pod: str, text: str, answer: dict[str, str]
 ) -> None:
     assert asked(replace(CLAIM, pod=pod), around({"addresses": text}, owner=owner)) == answer
+
+
+@pytest.mark.parametrize(("pod", "number"), [("web-5", 0), ("web-6", 1)])
+def test_ordinals_count_from_where_the_set_begins(pod: str, number: int) -> None:
+    said = around({"addresses": "10.0.0.9,10.0.0.5"}, owner="StatefulSet", first=5)
+    assert asked(replace(CLAIM, pod=pod), said) == {"IPv4": ("10.0.0.9", "10.0.0.5")[number]}
+
+
+def test_an_ordinal_from_before_the_set_begins_takes_no_other_pods_address() -> None:
+    said = around({"addresses": "10.0.0.9,10.0.0.5"}, owner="StatefulSet", first=5)
+    assert (
+        "web-4, of a StatefulSet, takes the IPv4 address number -1"
+        in refusal(said, replace(CLAIM, pod="web-4")).message
+    )
 
 
 def test_an_ordinal_beyond_the_list_is_refused_with_the_count() -> None:

@@ -36,6 +36,7 @@ EXPECTED = {  # file, Pod, interface -> addresses
     ("statefulset", "db-0", "eth0"): "10.22.0.10",
     ("statefulset", "db-1", "eth0"): "10.22.0.20",
     ("statefulset", "db-2", "eth0"): "10.22.0.21",
+    ("statefulset-retained", "queue-0", "eth0"): "10.24.0.1",
     ("deployment", "web-abc12", "eth0"): "10.20.0.100",
     ("slices", "api-abc12", "eth0"): "10.23.0.2",
 }

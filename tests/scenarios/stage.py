@@ -17,6 +17,7 @@ from e2e.cluster.shell import wait_for
 from e2e.invariants import leaks, violations
 
 Object = dict[str, Any]
+Call = tuple[str, str, Object]  # interface, container, configuration
 ROOT = Path(__file__).parents[2]
 BERTH = ROOT / ".venv" / "bin" / "berth"
 API = "ipam.berth.dev/v1alpha1"
@@ -79,7 +80,7 @@ class Stage:
     def __init__(self, place: Place, name: str, **annotations: str) -> None:
         self.place, self.namespace = place, name
         self._kubectl = place.plane.kubectl
-        self._calls: dict[str, list[tuple[str, str, Object]]] = {}  # Pod -> interface, container, configuration
+        self._calls: dict[str, list[Call]] = {}  # by Pod
         self._namespaces = [name]
         self._pools: list[str] = []
         self._others: list[tuple[str, str]] = []
@@ -173,10 +174,23 @@ class Stage:
     def end(self, pod: str, namespace: str = "") -> None:
         """DEL for each interface, then the Pod goes."""
         namespace = namespace or self.namespace
-        for interface, container, configuration in self._calls.pop(f"{namespace}/{pod}", []):
+        self.release(self.take_calls(pod, namespace))
+        self._kubectl("delete", "pod", pod, "-n", namespace, "--grace-period=0", "--force", check=False)
+
+    def take_calls(self, pod: str, namespace: str = "") -> list[Call]:
+        """The ADDs of this Pod, for which no DEL will be called any more, unless the story does."""
+        return self._calls.pop(f"{namespace or self.namespace}/{pod}", [])
+
+    def release(self, calls: list[Call]) -> None:
+        """The DEL of each."""
+        for interface, container, configuration in calls:
             code, told = self._call("DEL", interface, container, configuration, "")
             assert code == 0, told
-        self._kubectl("delete", "pod", pod, "-n", namespace, "--grace-period=0", "--force", check=False)
+
+    def forget(self, pod: str) -> list[Call]:
+        """The Pod is force-deleted, and no DEL comes until the story calls it."""
+        self._kubectl("delete", "pod", pod, "-n", self.namespace, "--grace-period=0", "--force")
+        return self.take_calls(pod)
 
     def _call(self, command: str, interface: str, container: str, configuration: Object, args: str) -> tuple[int, Any]:
         environment = {
@@ -215,6 +229,8 @@ class Stage:
         }
         if isinstance(owner, dict):
             metadata["ownerReferences"] = [owner]
+        elif owner == "StatefulSet":
+            metadata["ownerReferences"] = [self._set_of(namespace, name)]
         elif owner:
             version = "v1" if owner == "ReplicationController" else "apps/v1"
             reference = {"apiVersion": version, "kind": owner, "name": "owner", "uid": "1", "controller": True}
@@ -223,6 +239,29 @@ class Stage:
         body = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
         printed = self._kubectl("create", "-o", "json", "-f", "-", stdin=json.dumps(body))
         return str(json.loads(printed)["metadata"]["uid"])
+
+    def stateful_set(self, name: str, replicas: int, start: int = 0, namespace: str = "") -> None:
+        """Makes it, or scales it. Nobody here makes its Pods: the story does."""
+        labels = {"app": name}
+        spec = {
+            "replicas": replicas,
+            "ordinals": {"start": start},
+            "serviceName": name,
+            "selector": {"matchLabels": labels},
+            "template": {"metadata": {"labels": labels}, "spec": {"containers": [{"name": "pause", "image": "none"}]}},
+        }
+        metadata = {"name": name, "namespace": namespace or self.namespace}
+        self.apply({"apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": metadata, "spec": spec})
+
+    def _set_of(self, namespace: str, pod: str) -> Object:
+        """The owner that its StatefulSet is to the Pod; one of nine replicas if the story has made none."""
+        name = pod.rpartition("-")[0]
+        there = self._kubectl("get", "statefulset", name, "-n", namespace, "--ignore-not-found", "-o", "json")
+        if not there.strip():
+            self.stateful_set(name, 9, namespace=namespace)
+            there = self._kubectl("get", "statefulset", name, "-n", namespace, "-o", "json")
+        uid = json.loads(there)["metadata"]["uid"]
+        return {"apiVersion": "apps/v1", "kind": "StatefulSet", "name": name, "uid": uid, "controller": True}
 
     def _report(self, namespace: str, pod: str, addresses: tuple[str, ...]) -> None:
         status = {"phase": "Running", "podIP": addresses[0], "podIPs": [{"ip": each} for each in addresses]}
@@ -236,7 +275,8 @@ class Stage:
         seen: list[str] = []
 
         def holds() -> bool:
-            seen[:] = violations(*self._all())
+            sets = [each for name in self._namespaces for each in self.place.get("statefulsets", name)]
+            seen[:] = violations(*self._all(), stateful_sets=sets)
             return not seen
 
         try:
@@ -259,6 +299,7 @@ class Stage:
             namespace, _, pod = key.partition("/")
             self.end(pod, namespace)
         for namespace in self._namespaces:
+            self._kubectl("delete", "statefulsets", "--all", "-n", namespace)
             self._kubectl("delete", "pods", "--all", "-n", namespace, "--grace-period=0", "--force", check=False)
         wait_for("every address back", lambda: not leaks(*self._all()[1:]), 30)
         self.check()

@@ -8,7 +8,7 @@ from pydantic import Field
 from berth.api.conditions import Condition, Wire
 from berth.api.ippool import RouteEntry
 from berth.api.names import REASSERTED
-from berth.core.claim import Claim, Holding
+from berth.core.claim import Claim, Holding, Owner
 from berth.core.pool import BadField, Pool
 from berth.core.ranges import Family, Malformed, format_address, parse_address
 
@@ -37,8 +37,15 @@ class AddressEntry(Wire):
     pool: str
 
 
+class HeldFor(Wire):
+    kind: str
+    name: str
+    uid: str
+
+
 class EndpointStatus(Wire):
     addresses: tuple[AddressEntry, ...] = ()
+    held_for: HeldFor | None = Field(None, alias="heldFor")
     routes: tuple[RouteEntry, ...] = ()
     conditions: tuple[Condition, ...] = ()
 
@@ -80,6 +87,7 @@ class Endpoint(Wire):
             if isinstance(held, Malformed):
                 return BadField(f"status.addresses[{index}].address", str(held))
             holdings.append(Holding(entry.pool, held[0], held[1]))
+        keeper = self.status.held_for
         return Claim(
             uid=self.metadata.uid,
             namespace=self.metadata.namespace,
@@ -95,6 +103,7 @@ class Endpoint(Wire):
             wanted=wanted,
             holdings=tuple(holdings),
             reasserted=REASSERTED in self.metadata.annotations,
+            held_for=None if keeper is None else Owner(keeper.kind, keeper.name, keeper.uid),
         )
 
 
@@ -112,3 +121,10 @@ def write_addresses(granted: Iterable[tuple[Pool, int]]) -> dict[str, list[dict[
             {"dst": route.destination, **({"gw": route.gateway} if route.gateway else {})} for route in pool.routes
         ]
     return {"addresses": addresses, "routes": routes}
+
+
+def write_held_for(owner: Owner | None) -> dict[str, Any]:
+    """`status.heldFor`: of a StatefulSet's Pod alone."""
+    if owner is None or not owner.is_stateful_set:
+        return {}
+    return {"heldFor": {"kind": owner.kind, "name": owner.name, "uid": owner.uid}}

@@ -2,7 +2,7 @@
 
 import re
 from functools import lru_cache
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -65,6 +65,10 @@ class SlicesEntry(Wire):
     size: int
 
 
+class Retention(Wire):
+    when_scaled: Literal["Delete", "Retain"] = Field("Delete", alias="whenScaled")
+
+
 class IPPoolSpec(Wire):
     subnet: str
     ips: tuple[str, ...] = ()
@@ -74,6 +78,7 @@ class IPPoolSpec(Wire):
     default: bool = False
     disabled: bool = False
     reuse_delay: str = Field("30s", alias="reuseDelay")
+    retention: Retention = Retention()
     node_names: tuple[str, ...] = Field((), alias="nodeNames")
     node_selector: LabelSelector | None = Field(None, alias="nodeSelector")
     namespaces: tuple[str, ...] = ()
@@ -113,6 +118,7 @@ class IPPoolSpec(Wire):
             delay,
             audience=self._audience(),
             slice_size=None if self.slices is None else self.slices.size,
+            retains=self.retention.when_scaled == "Retain",
         )
 
     def _audience(self) -> Audience:

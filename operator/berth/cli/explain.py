@@ -11,14 +11,14 @@ from typing import Any
 from berth.api.endpoint import Endpoint
 from berth.cli.view import Pools, console, look, print_json, read_pools, ready_of, table
 from berth.controller.owners import parent_of
-from berth.controller.surroundings import Described, describe, surroundings
-from berth.core.claim import Claim
+from berth.controller.surroundings import Described, describe, stateful_set_fact, surroundings
+from berth.core.claim import Claim, Owner
 from berth.core.explaining import Explanation, explain
 from berth.core.pool import BadField
 from berth.core.slicing import is_passing
 from berth.kube.client import Api, Object
 from berth.kube.errors import NotFound
-from berth.kube.resources import ENDPOINTS, NAMESPACES, NODES, PODS
+from berth.kube.resources import ENDPOINTS, NAMESPACES, NODES, PODS, STATEFUL_SETS
 
 Told = dict[str, Any]
 
@@ -63,7 +63,8 @@ async def _attachment(
     parents = {}
     if of_pod.owner is not None and is_passing(of_pod.owner):
         parents[of_pod.owner.uid] = await parent_of(api, claim.namespace, of_pod.owner)
-    around = surroundings(claim.namespace, of_pod, of_namespace, of_node, parents)
+    first = await _first_ordinal(api, claim, of_pod.owner)
+    around = surroundings(claim.namespace, of_pod, of_namespace, of_node, parents, first)
     told = explain(claim, around, pools.offers, pools.ledgers)
     return {
         "interface": claim.interface,
@@ -101,6 +102,13 @@ def _would_be(pod: Mapping[str, Any], interface: str, network: str) -> Claim:
         interface=interface,
         container="",
     )
+
+
+async def _first_ordinal(api: Api, claim: Claim, owner: Owner | None) -> int:
+    if owner is None or not owner.is_stateful_set:
+        return 0
+    item = await _get(api, STATEFUL_SETS.path(owner.name, namespace=claim.namespace))
+    return 0 if item is None else stateful_set_fact(item).first
 
 
 async def _get(api: Api, path: str) -> Object | None:

@@ -6,22 +6,24 @@ runs on one event loop without an await, so each fact is dealt with whole before
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 
-from berth.api.endpoint import write_addresses
+from berth.api.endpoint import write_addresses, write_held_for
 from berth.controller.book import Book
 from berth.controller.claims import Berth, ClaimView, Seen
 from berth.controller.holders import Attachment, Holders, Kept
 from berth.controller.metrics import METRICS
+from berth.controller.succession import Succession
 from berth.controller.surroundings import Life, Live, World
 from berth.controller.waiting import WaitingLines
-from berth.core.claim import Claim, Holding, Surroundings
+from berth.core.claim import Claim, Holding, Owner, Surroundings
 from berth.core.granting import Granted, Waiting, grant
 from berth.core.ledger import Contested, Ledger
 from berth.core.pool import Pool
 from berth.core.ranges import Family, Ranges
 from berth.core.reasons import Reason
+from berth.core.reclaim import Release
 from berth.core.request import decide
 from berth.core.selection import Choice, Offer, Refused
 from berth.core.settled import Settled
@@ -32,6 +34,11 @@ log = logging.getLogger(__name__)
 PATIENCE_SECONDS = 0.5
 
 Statement = tuple[dict[str, object], Refused | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Deletion:
+    """This claim is to go, as it stands now: its successor waits for it."""
 
 
 class Allocator:
@@ -67,6 +74,7 @@ class Allocator:
         self.holders = Holders()
         self.kept = Kept()
         self.doubted: Callable[[str], int] = lambda pool: 0  # the reclaimer: how many of its addresses are in doubt
+        self.succession = Succession(self.claims, self.world, self.books, self._decide)
         self._draining = False
 
     # --- facts: Endpoints --------------------------------------------------------------------------------------------
@@ -86,6 +94,16 @@ class Allocator:
         self.world.live.pop(claim.uid, None)
         for holding in claim.holdings:
             self._hold(claim, (holding.pool, holding.address))
+        if claim.held_for is not None:
+            self._meet(claim)
+
+    def _meet(self, claim: Claim) -> None:
+        """What becomes of it may be what a successor waits for, or what makes a parked one useless."""
+        for other in self.claims.others_at(claim):
+            if not other.confirmed:
+                self.consider(other.uid)
+            else:
+                self._write(other.uid if other.parked else claim.uid)
 
     def _hold(self, claim: Claim, berth: Berth) -> None:
         holder = self.holders.hold(berth, claim.uid)
@@ -127,19 +145,24 @@ class Allocator:
             if book is not None and book.ledger is not None:
                 book.ledger.withdraw(claim.uid, self._clock())
                 self._touched(book)
-        for holding in claim.holdings:
-            berth = (holding.pool, holding.address)
-            if not self.holders.let_go(berth, claim.uid):
-                continue
-            if self.world.pods.life(claim.pod_uid) is Life.ALIVE:
-                # Its sandbox is being made again, or someone deleted the Endpoint: the Pod may still use it.
-                self.keep(claim.attachment, berth)
-            else:
-                self.release(berth)
+        life = self.world.pods.life(claim.pod_uid)
+        berths = [(each.pool, each.address) for each in claim.holdings]
+        free = [berth for berth in berths if self.holders.let_go(berth, claim.uid)]
+        heir = None if life is Life.ALIVE and not claim.parked else self.succession.heir(claim)
+        if heir is not None and len(free) == len(berths):
+            self.keep(heir.attachment, free)
+        elif life is Life.ALIVE:
+            # Its sandbox is being made again, or someone deleted the Endpoint: the Pod may still use it.
+            self.keep(claim.attachment, free)
+        else:
+            self._release_all(free)
+        if claim.held_for is not None:
+            self._meet(claim)
 
-    def keep(self, attachment: Attachment, berth: Berth) -> None:
-        """Hold an address without an Endpoint for a Pod that lives; its next claim gets it back."""
-        self.kept.keep(attachment, berth)
+    def keep(self, attachment: Attachment, berths: Iterable[Berth]) -> None:
+        """Hold addresses without an Endpoint for a Pod; its next claim gets them back."""
+        for berth in berths:
+            self.kept.keep(attachment, berth)
         for seen in self.claims.of_pod(attachment[0]):
             self.consider(seen.claim.uid)
 
@@ -148,6 +171,10 @@ class Allocator:
         book = self.books.get(berth[0])
         free = book is not None and book.ledger is not None and berth[1] not in book.ledger.settled
         return free or berth in self.holders or berth in self.kept.berths()
+
+    def _release_all(self, berths: Iterable[Berth]) -> None:
+        for berth in berths:
+            self.release(berth)
 
     def release(self, berth: Berth) -> None:
         book = self.books.get(berth[0])
@@ -167,8 +194,7 @@ class Allocator:
         """A Pod begins to leave, or is gone."""
         if self.world.pods.life(pod_uid) is not Life.UNKNOWN:
             return
-        for berth in self.kept.parted(pod_uid):
-            self.release(berth)
+        self._release_all(self.kept.parted(pod_uid))
         for seen in self.claims.of_pod(pod_uid):
             self._suspect(seen)
 
@@ -252,6 +278,11 @@ class Allocator:
         if around is None or (around.application is None and self.sliced):
             self._look(claim)
             return
+        if uid not in self._pending and claim.attachment not in self.kept:
+            before = self.succession.predecessor(claim)
+            if before is not None:
+                self._await(uid, before)
+                return
         chosen = self._choice(claim, around)
         if isinstance(chosen, Refused):
             self.waiting.leave(uid)
@@ -289,6 +320,17 @@ class Allocator:
     def _settled(self, pool: str) -> Settled:
         ledger = self.books[pool].ledger
         return Settled() if ledger is None else ledger.settled
+
+    def _await(self, uid: str, before: Claim) -> None:
+        """It is considered again when that one is parked, or gone."""
+        self.waiting.leave(uid)
+        self.refusals.pop(uid, None)
+        if before.parked:
+            self._write(before.uid)
+
+    def _decide(self, claim: Claim) -> tuple[Claim, Choice | Refused, Owner | None] | None:
+        around = self.world.around(claim)
+        return None if around is None else (*decide(claim, around, self.offers), around.owner)
 
     def looked(self, uid: str, live: Live) -> None:
         """What is around a claim (one that there is) was read: it can be decided."""
@@ -338,7 +380,7 @@ class Allocator:
         kept = {
             self.offers[name].pool.family: (name, address)
             for name, address in self.kept.of(attachment)
-            if name in self.offers and self._hands_out(name, address)
+            if name in self.offers and self.books[name].hands_out(address)
         }
         claim, choice = decide(claim, around, self.offers)
         if isinstance(choice, Refused) and (not kept or not kept.keys() >= _families(claim)):
@@ -350,8 +392,7 @@ class Allocator:
         }
         if any(not self._open(pool, claim.uid) for pools in candidates.values() for pool in pools):
             return claim, Choice(candidates)  # it waits until they are, and what is kept stays so
-        for berth in self.kept.give_up(attachment):
-            self.release(berth)
+        self._release_all(self.kept.give_up(attachment))
         wanted = {family: address for family, (_, address) in kept.items()}
         return replace(claim, wanted={**claim.wanted, **wanted}), Choice(candidates)
 
@@ -361,11 +402,6 @@ class Allocator:
             return frozenset(self.offers[name].pool.family for name in self._pending[claim.uid])
         default = frozenset(offer.pool.family for offer in self.offers.values() if offer.pool.default)
         return _families(claim) or default
-
-    def _hands_out(self, pool: str, address: int) -> bool:
-        """Or cannot tell: its ledger is being read."""
-        ledger = self.books[pool].ledger
-        return ledger is None or address in ledger.allowed
 
     def _grant(self, uid: str, addresses: tuple[tuple[Pool, int], ...]) -> None:
         self.waiting.leave(uid)
@@ -400,15 +436,18 @@ class Allocator:
         book = self.books.get(pool)
         return book is not None and book.ledger is not None and book.ledger.confirmable(uid) is not None
 
-    def statement(self, uid: str) -> Statement | None:
+    def statement(self, uid: str) -> Statement | Deletion | None:
         """What this claim's status is to say now; None when there is nothing to say."""
         seen = self.claims.get(uid)
-        if seen is None or seen.claim.confirmed:
+        if seen is None:
             return None
+        if seen.claim.confirmed:
+            return Deletion() if self.succession.superseded(seen.claim) else None
         if self._confirmable(uid):
             pools = {name: self.books[name].pool for name in self._pending[uid]}
             granted = [(pool, self._pending[uid][name]) for name, pool in pools.items() if isinstance(pool, Pool)]
-            return dict(write_addresses(granted)), None
+            around = self.world.around(seen.claim)
+            return {**write_addresses(granted), **write_held_for(around.owner if around else None)}, None
         refused = self.refusals.get(uid)
         return ({}, refused) if refused is not None else None
 
@@ -455,14 +494,18 @@ class Allocator:
         )
 
     def _returning(self, pools: tuple[str, ...], application: str) -> int:
-        """Addresses of these pools, or of this application's slices of them, whose Pods are on their way out; and those
-        that nobody seems to have since nobody led, whose slices are of no account: it is for a moment."""
-        leaving = self.world.pods.leaving
+        """Addresses of these pools, or of this application's slices of them, whose Pods are on their way out, or do not
+        come again; and those that nobody seems to have since nobody led, whose slices are of no account: it is for a
+        moment."""
+        leaving = [seen.claim for pod_uid in self.world.pods.leaving for seen in self.claims.of_pod(pod_uid)]
+        parked = [seen.claim for seen in self.claims.parked()]
+        ending = {
+            claim.uid: claim for claim in (*leaving, *parked) if isinstance(self.succession.judge(claim), Release)
+        }
         return sum(self.doubted(pool) for pool in pools) + sum(
             holding.pool in pools and self._is_within(holding, application)
-            for pod_uid in leaving
-            for seen in self.claims.of_pod(pod_uid)
-            for holding in seen.claim.holdings
+            for claim in ending.values()
+            for holding in claim.holdings
         )
 
     def _is_within(self, holding: Holding, application: str) -> bool:

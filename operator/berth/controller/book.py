@@ -114,6 +114,10 @@ class Book:
         assert isinstance(self.pool, Pool)
         return self.pool.offered.minus(reserved.get(self.pool.family, Ranges()))
 
+    def hands_out(self, address: int) -> bool:
+        """Or cannot tell: its ledger is being read."""
+        return self.ledger is None or address in self.ledger.allowed
+
     # --- the loop ----------------------------------------------------------------------------------------------------
 
     def start(self, spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]]) -> None:

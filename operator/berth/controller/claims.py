@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 REMEMBERED_DELETIONS = 20_000
 
 Berth = tuple[str, int]  # a pool's name and an address of it
+Place = tuple[str, str, str, str]  # as `Claim.place`
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +52,8 @@ class ClaimView:
         self._listener = listener
         self._seen: dict[str, Seen] = {}
         self._by_pod: dict[str, set[str]] = {}
+        self._at: dict[Place, tuple[str, ...]] = {}  # nearly always one
+        self._parked: set[str] = set()
         self._deleted: OrderedDict[str, int] = OrderedDict()  # UID -> as of when it was gone
         self._as_of = 0  # the newest listing
 
@@ -65,6 +68,13 @@ class ClaimView:
 
     def of_pod(self, pod_uid: str) -> list[Seen]:
         return [self._seen[uid] for uid in self._by_pod.get(pod_uid, ())]
+
+    def others_at(self, claim: Claim) -> list[Claim]:
+        """Those of other Pods with the name of its Pod, one after the other: for the same network and interface."""
+        return [self._seen[uid].claim for uid in self._at.get(claim.place, ()) if uid != claim.uid]
+
+    def parked(self) -> list[Seen]:
+        return [self._seen[uid] for uid in self._parked]
 
     def replaced(self, listing: Listing) -> None:
         """A listing read by `read`."""
@@ -107,8 +117,12 @@ class ClaimView:
         return uid not in self._deleted and (before is None or before.version < version)
 
     def _keep(self, seen: Seen) -> None:
-        self._seen[seen.claim.uid] = seen
-        self._by_pod.setdefault(seen.claim.pod_uid, set()).add(seen.claim.uid)
+        claim = seen.claim
+        if claim.uid not in self._seen:
+            self._at[claim.place] = (*self._at.get(claim.place, ()), claim.uid)
+        self._seen[claim.uid] = seen
+        self._by_pod.setdefault(claim.pod_uid, set()).add(claim.uid)
+        (self._parked.add if claim.parked else self._parked.discard)(claim.uid)
         self._listener.seen(seen)
 
     def _forget(self, uid: str, as_of: int) -> None:
@@ -122,6 +136,9 @@ class ClaimView:
         siblings.discard(uid)
         if not siblings:
             del self._by_pod[seen.claim.pod_uid]
+        if others := tuple(each for each in self._at.pop(seen.claim.place) if each != uid):
+            self._at[seen.claim.place] = others
+        self._parked.discard(uid)
         self._listener.gone(seen)
 
 

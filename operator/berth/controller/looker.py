@@ -1,4 +1,4 @@
-"""Reads live what a claim is decided by and the watches do not show: its Pod, its namespace, its node.
+"""Reads live what a claim is decided by and the watches do not show: its Pod, namespace, node and StatefulSet.
 
 A Pod's claim can reach us before the Pod does: two watches are never in step. Decided without its labels and its
 annotations it would get an address from another pool than it asks for, for good. So what is in no view is read, once.
@@ -14,12 +14,13 @@ from collections.abc import Mapping
 from berth.api.names import STATIC_HASH
 from berth.controller.allocator import Allocator
 from berth.controller.owners import parent_of
-from berth.controller.surroundings import Described, Live, describe
-from berth.core.claim import Claim
+from berth.controller.surroundings import Described, Live, StatefulSetView, describe, stateful_set_fact
+from berth.core.claim import Claim, Owner
+from berth.core.reclaim import StatefulSetFact
 from berth.core.slicing import application_of
 from berth.kube.client import Api, Object
 from berth.kube.errors import KubeError, NotFound
-from berth.kube.resources import NAMESPACES, NODES, PODS, Resource
+from berth.kube.resources import NAMESPACES, NODES, PODS, STATEFUL_SETS, Resource
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +68,8 @@ class Looker:
                     assert pod.owner is not None
                     world.parents[pod.owner.uid] = await parent_of(self._api, claim.namespace, pod.owner)
                 namespace = await self._described(NAMESPACES, claim.namespace, world.namespaces.described)
-                return Live(pod, namespace, await self._described(NODES, claim.node, world.nodes.described))
+                node = await self._described(NODES, claim.node, world.nodes.described)
+                return Live(pod, namespace, node, await self._stateful_set(claim, pod.owner, world.stateful_sets))
             except KubeError as error:
                 log.warning("not readable, trying again", extra={"endpoint": claim.name, "error": str(error)})
                 await asyncio.sleep(PAUSE_AFTER_FAILURE)
@@ -84,6 +86,12 @@ class Looker:
     async def _described(self, resource: Resource, name: str, known: Mapping[str, Described]) -> Described:
         item = None if name in known else await self._get(resource.path(name))
         return Described() if item is None else describe(item)
+
+    async def _stateful_set(self, claim: Claim, owner: Owner | None, known: StatefulSetView) -> StatefulSetFact | None:
+        if owner is None or not owner.is_stateful_set or known.of(claim.namespace, owner) is not None:
+            return None
+        item = await self._get(STATEFUL_SETS.path(owner.name, namespace=claim.namespace))
+        return None if item is None or item["metadata"]["uid"] != owner.uid else stateful_set_fact(item)
 
     async def _get(self, path: str) -> Object | None:
         try:

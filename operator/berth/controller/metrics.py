@@ -11,6 +11,12 @@ class Metrics:
         self.releases = Counter("berth_releases", "Addresses that came back.")
         self.refusals = Counter("berth_refusals", "Claims that were refused.", ["reason"])
         self.reclaims = Counter("berth_reclaims", "Claims taken off Pods that are gone.", ["reason"])
+        self.returns = Counter(
+            "berth_statefulset_returns",
+            "Pods of StatefulSets that came again, with the same address or another.",
+            ["address"],
+        )
+        self.parked = Gauge("berth_parked_claims", "Claims without a container, kept for a StatefulSet's Pod.")
         self.ledger_writes = Counter("berth_ledger_writes", "Ledger writes done.")
         self.reloads = Counter("berth_ledger_reloads", "Ledgers read anew after a conflict or an unknown outcome.")
         self.violations = Counter("berth_violations", "Addresses that two Endpoints held at one time. Must be 0.")

@@ -2,7 +2,8 @@
 
 First observation: the view of Pods no longer shows the Pod. Then a grace, so that a DEL under way can do it better.
 Second observation: the Pod and its node are read live, and `core.reclaim` judges. The Endpoint is deleted with its UID
-as precondition; its address comes back as with any other deletion, and an Event says so.
+and version as preconditions; its address comes back as with any other deletion, and an Event says so. One that a
+StatefulSet's Pod is to have again is parked instead (`parking.py`).
 
 Addresses in doubt (settled, and no Endpoint says who holds them: after a take-over, Endpoints that were deleted while
 nobody led) are freed when no Pod reports them, twice, a grace apart; one that a Pod does report is kept for that Pod.
@@ -19,6 +20,7 @@ from berth.api.names import STATIC_HASH
 from berth.controller.allocator import Allocator
 from berth.controller.claims import Berth, Seen
 from berth.controller.metrics import METRICS
+from berth.controller.parking import Parking
 from berth.controller.settings import Settings
 from berth.core.claim import Claim
 from berth.core.pool import Pool
@@ -51,6 +53,7 @@ class Reclaimer:
         self._clock = clock
         self._settings = settings
         self._told = told  # the herald: this claim was taken off, its Pod is there or not
+        self._parking = Parking(api, settings, told)
         self._suspects: dict[str, float] = {}  # claim -> when to look
         self._doubts: dict[Berth, float] = {}
 
@@ -86,36 +89,50 @@ class Reclaimer:
         now = self._clock()
         for uid, due in [(uid, due) for uid, due in self._suspects.items() if due <= now]:
             seen = allocator.claims.get(uid)
-            done = seen is None or seen.claim.pod_uid in allocator.world.pods.pods or await self._examine(seen)
+            done = (
+                seen is None or seen.claim.pod_uid in allocator.world.pods.pods or await self._examine(allocator, seen)
+            )
             if self._suspects.get(uid) != due:
                 continue  # seen to be gone while it was looked at: its grace has begun anew
             if done:
                 del self._suspects[uid]
             else:
                 self._suspects[uid] = now + self._settings.recheck
+        await self._parking.look(allocator, now)
         if self._doubts:
             await self._resolve(allocator, now)
 
     # --- suspects ----------------------------------------------------------------------------------------------------
 
-    async def _examine(self, seen: Seen) -> bool:
+    async def _examine(self, allocator: Allocator, seen: Seen) -> bool:
         """True when there is nothing more to look for."""
         claim = seen.claim
+        if claim.parked:
+            return True
         pod = await self._read(PODS.path(claim.pod, namespace=claim.namespace))
         node = await self._read(NODES.path(claim.node))
         verdict = judge(claim.pod_uid, _pod_fact(pod), _node_fact(node))
         if isinstance(verdict, Held):
             return not verdict.recheck
-        try:
-            await self._api.delete(ENDPOINTS.path(claim.name, namespace=claim.namespace), uid=claim.uid)
-        except (NotFound, Conflict):
-            return False  # its end is on its way to us; if it is not, it is looked at again
+        # If it is another by now, or its end is on its way to us, it is looked at again.
+        parks = await self._parking.stays(allocator, claim)
+        if not await (self._parking.park(allocator, seen) if parks else self._delete(seen)):
+            return False
         METRICS.reclaims.labels(verdict.reason.value).inc()
-        self._told(claim, verdict.reason, pod is not None and pod["metadata"]["uid"] == claim.pod_uid)
+        if not parks:
+            self._told(claim, verdict.reason, pod is not None and pod["metadata"]["uid"] == claim.pod_uid)
         log.info(
-            "claim taken off a Pod that is gone",
+            "claim parked: its Pod is gone, and comes again" if parks else "claim taken off a Pod that is gone",
             extra={"endpoint": f"{claim.namespace}/{claim.name}", "reason": verdict.reason.value},
         )
+        return True
+
+    async def _delete(self, seen: Seen) -> bool:
+        path = ENDPOINTS.path(seen.claim.name, namespace=seen.claim.namespace)
+        try:
+            await self._api.delete(path, uid=seen.claim.uid, version=str(seen.version))
+        except (NotFound, Conflict):
+            return False
         return True
 
     async def _read(self, path: str) -> Object | None:
@@ -137,7 +154,7 @@ class Reclaimer:
                 del self._doubts[berth]
                 pod_uid, interface = reporter
                 log.warning("an address without an Endpoint is kept", extra={"address": text, "pod_uid": pod_uid})
-                allocator.keep((pod_uid, "", interface), berth)
+                allocator.keep((pod_uid, "", interface), [berth])
             elif due <= now:
                 del self._doubts[berth]
                 allocator.release(berth)

@@ -1,4 +1,5 @@
-"""Writes what the allocator says to the status of Endpoints: confirmations, and refusals with their reason.
+"""Writes what the allocator says to the status of Endpoints: confirmations, and refusals with their reason; and deletes
+those that have a successor.
 
 A confirmation says what the API's own ledger says, so it may be written again at any time (design, section 2, rule 3).
 Each write carries the uid and the resourceVersion that was read: one that comes late, or for another object of the same
@@ -10,7 +11,7 @@ import logging
 from collections import deque
 
 from berth.api.conditions import condition
-from berth.controller.allocator import Allocator, Statement
+from berth.controller.allocator import Allocator, Deletion, Statement
 from berth.controller.claims import Seen
 from berth.controller.clock import timestamp
 from berth.core.reasons import Reason
@@ -52,19 +53,22 @@ class Scribe:
             self._queued.discard(uid)
             seen, statement = allocator.claims.get(uid), allocator.statement(uid)
             if seen is not None and statement is not None and not _says(seen, statement):
-                await self._put(allocator, seen, statement)
+                await self._do(allocator, seen, statement)
 
-    async def _put(self, allocator: Allocator, seen: Seen, statement: Statement) -> None:
+    async def _do(self, allocator: Allocator, seen: Seen, statement: Statement | Deletion) -> None:
         claim = seen.claim
-        path = ENDPOINTS.path(claim.name, namespace=claim.namespace, sub="status")
+        path = ENDPOINTS.path(claim.name, namespace=claim.namespace)
         try:
-            allocator.claims.update(await self._api.replace(path, _body(seen, statement)))
+            if isinstance(statement, Deletion):
+                await self._api.delete(path, uid=claim.uid, version=str(seen.version))
+            else:
+                allocator.claims.update(await self._api.replace(f"{path}/status", _body(seen, statement)))
         except NotFound:
             return  # its deletion is on its way to us
         except (Conflict, Unknown):
             await self._reread(allocator, seen)
         except Answer as error:
-            log.error("confirmation refused by the API", extra={"endpoint": claim.name, "error": str(error)})
+            log.error("write refused by the API", extra={"endpoint": claim.name, "error": str(error)})
             await asyncio.sleep(PAUSE_AFTER_FAILURE)
             self.write(claim.uid)
 
@@ -84,9 +88,9 @@ class Scribe:
         self.write(claim.uid)
 
 
-def _says(seen: Seen, statement: Statement) -> bool:
+def _says(seen: Seen, statement: Statement | Deletion) -> bool:
     """The Endpoint was refused before with the same words."""
-    refused = statement[1]
+    refused = None if isinstance(statement, Deletion) else statement[1]
     return refused is not None and seen.ready is not None and seen.ready.message == refused.message
 
 

@@ -1,8 +1,9 @@
-"""What the operator knows of Pods, nodes and namespaces: labels, annotations of ours, and whether a Pod is alive.
+"""What the operator knows of Pods, nodes, namespaces and StatefulSets: labels, annotations of ours, who owns a Pod and
+whether it is alive, which Pods a StatefulSet is to have.
 
 Metadata alone is followed, and of Pods only those that have not finished: a Pod that succeeds or fails leaves this view
 as if it were deleted. It is a watch's view and may be late; nothing is freed by it without a live read, and
-nothing is decided without one for a claim whose Pod, namespace or node it does not show.
+nothing is decided without one for a claim whose Pod, namespace, node or StatefulSet it does not show.
 """
 
 from collections.abc import Callable, Mapping
@@ -11,6 +12,7 @@ from enum import Enum
 from functools import lru_cache
 
 from berth.core.claim import Claim, Owner, Surroundings
+from berth.core.reclaim import StatefulSetFact
 from berth.core.request import PREFIX
 from berth.core.slicing import application_of
 from berth.kube.client import Change, Listing, Object
@@ -45,6 +47,7 @@ class Live:
     pod: Described = Described()
     namespace: Described = Described()
     node: Described = Described()
+    stateful_set: StatefulSetFact | None = None
 
 
 def describe(item: Object) -> Described:
@@ -67,7 +70,12 @@ _owner = lru_cache(maxsize=4096)(Owner)
 
 
 def surroundings(
-    within: str, pod: Described, namespace: Described, node: Described, parents: Mapping[str, Owner | None]
+    within: str,
+    pod: Described,
+    namespace: Described,
+    node: Described,
+    parents: Mapping[str, Owner | None],
+    first_ordinal: int,
 ) -> Surroundings:
     application = application_of(within, pod.owner, parents)
     return Surroundings(
@@ -78,7 +86,20 @@ def surroundings(
         namespace.annotations,
         pod.owner,
         application,
+        first_ordinal,
     )
+
+
+def stateful_set_fact(item: Object) -> StatefulSetFact:
+    spec = item["spec"]
+    return StatefulSetFact(
+        item["metadata"]["uid"], (spec.get("ordinals") or {}).get("start", 0), spec.get("replicas", 1)
+    )
+
+
+def read_stateful_set(item: Object) -> tuple[tuple[str, str], StatefulSetFact]:
+    """Namespace and name, and what counts of it."""
+    return (item["metadata"]["namespace"], item["metadata"]["name"]), stateful_set_fact(item)
 
 
 @dataclass(slots=True)
@@ -153,13 +174,37 @@ class DescriptionView:
             self.described[name] = describe(change.object)
 
 
+class StatefulSetView:
+    """A follower that keeps which Pods each StatefulSet is to have."""
+
+    def __init__(self) -> None:
+        self._facts: dict[tuple[str, str], StatefulSetFact] = {}
+
+    def of(self, namespace: str, owner: Owner) -> StatefulSetFact | None:
+        """This very set, not another one of its name."""
+        fact = self._facts.get((namespace, owner.name))
+        return fact if fact is not None and fact.uid == owner.uid else None
+
+    def replaced(self, listing: Listing) -> None:
+        """A listing read by `read_stateful_set`."""
+        self._facts = dict(listing.items)
+
+    def changed(self, change: Change) -> None:
+        if change.kind == "DELETED":
+            self._facts.pop(read_stateful_set(change.object)[0], None)
+        else:
+            key, fact = read_stateful_set(change.object)
+            self._facts[key] = fact
+
+
 class World:
-    """All three views, and beside them what was read live for claims that came before their Pod was seen."""
+    """All views, and beside them what was read live for claims that came before their Pod was seen."""
 
     def __init__(self, parted: Callable[[str], None]) -> None:
         self.pods = PodView(parted)
         self.nodes = DescriptionView()
         self.namespaces = DescriptionView()
+        self.stateful_sets = StatefulSetView()
         self.live: dict[str, Live] = {}  # by claim
         self.parents: dict[str, Owner | None] = {}  # what made a ReplicaSet or Job, as read live, by its UID
 
@@ -169,12 +214,19 @@ class World:
         pod = None if seen is None else seen.described
         namespace = self.namespaces.described.get(claim.namespace)
         node = self.nodes.described.get(claim.node)
+        live = self.live.get(claim.uid)
         if pod is None or namespace is None or node is None:
-            live = self.live.get(claim.uid)
             if live is None:
                 return None
             pod, namespace, node = pod or live.pod, namespace or live.namespace, node or live.node
-        return surroundings(claim.namespace, pod, namespace, node, self.parents)
+        first = 0
+        if pod.owner is not None and pod.owner.is_stateful_set:
+            fact = self.stateful_sets.of(claim.namespace, pod.owner)
+            if fact is None and live is None:
+                return None
+            fact = fact or (live.stateful_set if live is not None else None)
+            first = 0 if fact is None else fact.first
+        return surroundings(claim.namespace, pod, namespace, node, self.parents, first)
 
     def annotated(self, claim: Claim) -> bool:
         """Its Pod or its namespace has a say in what it gets."""

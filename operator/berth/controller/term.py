@@ -25,11 +25,11 @@ from berth.controller.scribe import Scribe
 from berth.controller.settings import Settings
 from berth.controller.shelf import Shelf
 from berth.controller.slicer import Slicer
-from berth.controller.surroundings import UNFINISHED, read_pod
+from berth.controller.surroundings import UNFINISHED, read_pod, read_stateful_set
 from berth.kube.client import Api, Listing, Object, Reading
 from berth.kube.errors import KubeError, Rewound
 from berth.kube.reflector import Follower, follow
-from berth.kube.resources import ENDPOINTS, NAMESPACES, NODES, PODS, POOLS, RESERVED, Resource
+from berth.kube.resources import ENDPOINTS, NAMESPACES, NODES, PODS, POOLS, RESERVED, STATEFUL_SETS, Resource
 
 log = logging.getLogger(__name__)
 
@@ -125,13 +125,15 @@ class Term:
         views = (
             (NAMESPACES, world.namespaces, None, None),
             (NODES, world.nodes, None, None),
+            (STATEFUL_SETS, world.stateful_sets, None, read_stateful_set),
             (PODS, world.pods, UNFINISHED, read_pod),
         )
         for resource, view, params, reading in views:
             path = resource.path()
-            listing = await self._api.list(path, params, metadata=True, reading=reading)
+            metadata = resource is not STATEFUL_SETS  # of those it is the spec that tells
+            listing = await self._api.list(path, params, metadata=metadata, reading=reading)
             view.replaced(listing)
-            self._follow(tasks, resource, view, listing, params, metadata=True, reading=reading)
+            self._follow(tasks, resource, view, listing, params, metadata=metadata, reading=reading)
 
     def _follow(
         self,

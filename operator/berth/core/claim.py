@@ -1,9 +1,12 @@
 """A claim: one attachment (Pod x network interface) that wants addresses, and what it holds."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from berth.core.ranges import Family, Ranges
+
+_ORDINAL = re.compile(r"-(\d+)$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,6 +17,11 @@ class Owner:
     name: str = ""
     uid: str = ""
     group: str = "apps"
+
+    @property
+    def is_stateful_set(self) -> bool:
+        """Of Kubernetes itself: others have StatefulSets too, of which nothing is known here."""
+        return self.kind == "StatefulSet" and self.group == "apps"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +41,7 @@ class Claim:
     for; empty means whatever the pools give. `wanted`: at most one address of each family. `among`: any of these.
     `application`: whose slice it draws from, where a pool is cut into slices; `slice_size`: how large that is to be.
     `reasserted`: its node's agent knew it as confirmed with what it wants, and found it gone.
+    `held_for`: the StatefulSet whose Pod keeps its addresses when it comes again.
     """
 
     uid: str
@@ -52,10 +61,21 @@ class Claim:
     application: str = ""
     slice_size: int | None = None
     reasserted: bool = False
+    held_for: Owner | None = None
 
     @property
     def confirmed(self) -> bool:
         return bool(self.holdings)
+
+    @property
+    def parked(self) -> bool:
+        """It holds addresses that no container uses: they wait for the Pod to come again."""
+        return self.confirmed and not self.container
+
+    @property
+    def place(self) -> tuple[str, str, str, str]:
+        """What stays the same when a StatefulSet makes its Pod again."""
+        return self.namespace, self.pod, self.network, self.interface
 
     @property
     def attachment(self) -> tuple[str, str, str]:
@@ -67,7 +87,7 @@ class Claim:
 class Surroundings:
     """What is known of a claim besides itself: labels of its Pod, its namespace, its node; of the first two also the
     annotations with our prefix. `owner`: the Pod's controller. `application`: see `berth.core.slicing`; empty: it is of
-    none, None: not known yet."""
+    none, None: not known yet. `first_ordinal`: where its owner, if that is a StatefulSet, begins to count its Pods."""
 
     pod_labels: Mapping[str, str] = field(default_factory=dict)
     namespace_labels: Mapping[str, str] = field(default_factory=dict)
@@ -76,3 +96,10 @@ class Surroundings:
     namespace_annotations: Mapping[str, str] = field(default_factory=dict)
     owner: Owner | None = None
     application: str | None = ""
+    first_ordinal: int = 0
+
+
+def ordinal_of(pod: str) -> int | None:
+    """The number at the end of the name, by which a StatefulSet tells its Pods apart."""
+    matched = _ORDINAL.search(pod)
+    return int(matched[1]) if matched else None

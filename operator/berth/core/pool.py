@@ -97,6 +97,7 @@ class Pool:
     reuse_delay: float = 30.0
     audience: Audience = Audience()
     slice_size: int | None = None
+    retains: bool = False  # addresses of StatefulSets' Pods that were scaled away, until the set is gone
 
     @property
     def family(self) -> Family:

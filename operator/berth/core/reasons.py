@@ -40,6 +40,8 @@ class Reason(StrEnum):
     POD_FINISHED = "PodFinished"  # the Pod has succeeded or failed, and its DEL never came
     NODE_GONE = "NodeGone"  # the node was deleted
     NODE_OUT_OF_SERVICE = "NodeOutOfService"  # the node has the out-of-service taint
+    STATEFUL_SET_GONE = "StatefulSetGone"  # addresses were kept for a Pod whose StatefulSet is gone
+    SCALED_DOWN = "ScaledDown"  # addresses were kept for a Pod that its StatefulSet is no longer to have
 
     # Events of a drift that the full comparison has found, and labels of its metric
     LEDGER_DIFFERS = "LedgerDiffers"  # a ledger in memory is not what the API has

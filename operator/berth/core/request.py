@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 
-from berth.core.claim import Claim, Surroundings
+from berth.core.claim import Claim, Surroundings, ordinal_of
 from berth.core.ranges import Family, Malformed, Ranges, Run, parse_span, parse_subnet
 from berth.core.reasons import Reason
 from berth.core.selection import Choice, Offer, Passed, Refused, choose, narrowest_first
@@ -32,7 +32,6 @@ CONFIGURATION = "CNI configuration"
 
 _NAME = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?")
 _PATTERN = re.compile(r"([a-z0-9.*?-]|\[!?[a-z0-9.-]+\])+")
-_ORDINAL = re.compile(r"-(\d+)$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,17 +220,17 @@ def _with_addresses(request: Request, around: Surroundings) -> Request | Refused
     if claim.families and (stray := runs.keys() - claim.families):
         asked = ", ".join(sorted(claim.families))
         return said.bad(f"names {min(stray)} addresses, and this Pod is to have {asked} only: correct one of the two")
-    ordinal = ordinal_of(claim, around)
+    number = _number_of(claim, around)
     wanted, among = dict(claim.wanted), dict(claim.among)
     for family, listed in runs.items():
         if family in claim.wanted:  # the CNI call speaks for this very interface
             continue
-        if ordinal is not None:
-            address = _nth(listed, ordinal)
+        if number is not None:
+            address = _nth(listed, number)
             if address is None:
                 count = sum(last - first + 1 for first, last in listed)
                 return said.bad(
-                    f"{claim.pod}, of a StatefulSet, takes the {family} address number {ordinal}, counted from 0, and "
+                    f"{claim.pod}, of a StatefulSet, takes the {family} address number {number}, counted from 0, and "
                     f"{count} {'is' if count == 1 else 'are'} listed: list more, or lower spec.replicas"
                 )
             wanted[family] = address
@@ -242,12 +241,11 @@ def _with_addresses(request: Request, around: Surroundings) -> Request | Refused
     return replace(request, claim=replace(claim, wanted=wanted, among=among))
 
 
-def ordinal_of(claim: Claim, around: Surroundings) -> int | None:
-    """A StatefulSet's Pod is known by the number at the end of its name; other owners' Pods have none."""
-    if around.owner is None or around.owner.kind != "StatefulSet":
-        return None
-    matched = _ORDINAL.search(claim.pod)
-    return int(matched[1]) if matched else None
+def _number_of(claim: Claim, around: Surroundings) -> int | None:
+    """Which of its StatefulSet's Pods it is, counted from 0; other owners' Pods have no order."""
+    ordinal = ordinal_of(claim.pod) if around.owner is not None and around.owner.kind == "StatefulSet" else None
+    # One from before spec.ordinals.start was raised is on its way out: it takes none that another Pod would.
+    return None if ordinal is None else ordinal - around.first_ordinal
 
 
 def _runs(entry: str) -> tuple[Family, list[Run]] | Malformed:
@@ -261,6 +259,8 @@ def _runs(entry: str) -> tuple[Family, list[Run]] | Malformed:
 
 def _nth(runs: list[Run], number: int) -> int | None:
     """The address with this number in the order in which they are listed."""
+    if number < 0:
+        return None
     for first, last in runs:
         if number <= last - first:
             return first + number
