@@ -124,6 +124,9 @@ BAD: list[tuple[str, str, Object, str]] = [
     ("a claim without a Pod", "Endpoint", {**CLAIM, "pod": {"name": "web-0"}}, "spec.pod.uid: Required value"),
     ("a claim without an interface", "Endpoint", {**CLAIM, "interface": ""}, "should be at least 1 chars long"),
     ("an interface with a name too long", "Endpoint", {**CLAIM, "interface": "a" * 16}, "Too long"),
+    ("a claim that nobody makes for a container", "Endpoint", {**CLAIM, "containerID": ""},
+     "a claim begins with a container"),
+    ("a retention that is none", "IPPool", {**POOL, "retention": {"whenScaled": "Keep"}}, "Unsupported value"),
     ("a family that is none", "Endpoint", {**CLAIM, "families": ["IPv5"]}, "Unsupported value"),
     ("three addresses", "Endpoint", {**CLAIM, "addresses": ["10.0.0.1"] * 3}, "must have at most 2 items"),
 ]  # fmt: skip
@@ -138,6 +141,7 @@ CHANGES: list[tuple[str, str, Object, Object, str]] = [
      NEVER),
     ("a claim for another family", "Endpoint", {**CLAIM, "families": ["IPv4"]}, {"families": ["IPv6"]}, NEVER),
     ("a claim with a new container", "Endpoint", CLAIM, {"containerID": "c2"}, ""),
+    ("a claim that is parked", "Endpoint", CLAIM, {"containerID": ""}, ""),
     ("a pool that is to be cut into slices now", "IPPool", POOL, {"slices": {"size": 8}},
      "spec.slices: Invalid value: is there from the beginning or never: make a new IPPool"),
     ("a pool that is not to be cut into slices any more", "IPPool", {**POOL, "slices": {"size": 8}}, {"slices": None},

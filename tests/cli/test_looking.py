@@ -10,7 +10,7 @@ import pytest
 
 from berth.cli import explain, pools, view, who
 from berth.cli.main import main
-from berth.core.ranges import Malformed, parse_address
+from berth.core.ranges import Family, Malformed, parse_address
 from berth.kube.client import Api, Listing, Object, Reading
 from berth.kube.errors import NotFound
 from berth.kube.resources import ENDPOINTS, NAMESPACES, NODES, PODS, POOLS, REPLICASETS, RESERVED
@@ -151,7 +151,7 @@ def test_explain_of_nobody_says_so() -> None:
 
 
 def test_pools_tells_how_full_each_is_and_for_whom() -> None:
-    found = {each["name"]: each for each in pools.tell(asyncio.run(view.read_pools(cluster())))}
+    found = {each["name"]: each for each in pools.tell(asyncio.run(view.read_pools(cluster())), [])}
     assert found["small"] | {"message": ""} == {
         "name": "small",
         "subnet": "10.0.0.0/30",
@@ -165,6 +165,7 @@ def test_pools_tells_how_full_each_is_and_for_whom() -> None:
         "allocated": 1,
         "available": 0,
         "pending": 1,
+        "parked": 0,
     }
     assert found["red"]["for"] == ["namespaces bank"]
     assert found["big"]["total"] == 251, "less network, broadcast, gateway, excluded and reserved"
@@ -194,6 +195,22 @@ def test_who_tells_the_holder_of_an_address_and_what_keeps_it_back(
     assert found["reserved"] == (["kept"] if state == "reserved" else [])
 
 
+def test_what_is_parked_is_told_as_such_everywhere(capsys: pytest.CaptureFixture[str]) -> None:
+    api = cluster()
+    item = asyncio.run(api.list(ENDPOINTS.path())).items[0]
+    item["spec"]["containerID"] = ""
+    item["status"]["heldFor"] = {"kind": "StatefulSet", "name": "db", "uid": "set"}
+    explain.show(asyncio.run(explain.tell(api, "shop", "holder", "eth0", "lan")))
+    known = asyncio.run(view.read_pools(api))
+    pools.show(pools.tell(known, [item]))
+    who.show(who.tell((Family.IPV4, 0x0A000001), known, [item]))
+    said = capsys.readouterr().out
+    assert "has no container: 10.0.0.1 of small kept for StatefulSet db, which makes the Pod again" in said
+    assert "kept for StatefulSet db: no container" in said
+    [small] = [line.split() for line in said.splitlines() if line.strip().startswith("small  ") and "10.0.0.0" in line]
+    assert small[3:7] == ["1", "1", "1", "0"], "total, held, parked, free"
+
+
 def test_explain_tells_of_the_slice_a_pod_draws_from() -> None:
     [found] = asyncio.run(explain.tell(sliced(), "shop", "web-5d4f-x", "eth0", "lan"))["attachments"]
     assert found["asked"] == ["IPv4 pools cut: Pod annotation ipam.berth.dev/pools", "a slice of 5 addresses"]
@@ -204,7 +221,7 @@ def test_explain_tells_of_the_slice_a_pod_draws_from() -> None:
 
 
 def test_pools_tells_the_slices_of_a_pool() -> None:
-    [found] = pools.tell(asyncio.run(view.read_pools(sliced())))
+    [found] = pools.tell(asyncio.run(view.read_pools(sliced())), [])
     assert found["uncut"] == 10
     assert found["slices"] == [
         {
@@ -222,7 +239,7 @@ def test_pools_tells_the_slices_of_a_pool() -> None:
 
 
 def test_the_table_of_pools_has_its_slices_below_each(capsys: pytest.CaptureFixture[str]) -> None:
-    pools.show(pools.tell(asyncio.run(view.read_pools(sliced()))))
+    pools.show(pools.tell(asyncio.run(view.read_pools(sliced())), []))
     printed = " ".join(capsys.readouterr().out.split())
     assert "10.4.0.1-10.4.0.4 4 1 3 shop/Deployment.apps/web" in printed
     assert "10 addresses are in no slice" in printed

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from berth.controller.allocator import PATIENCE_SECONDS, Allocator
+from berth.controller.allocator import PATIENCE_SECONDS, Allocator, Deletion
 from berth.controller.book import Book
 from berth.controller.claims import read
 from berth.controller.surroundings import read_pod
@@ -43,6 +43,7 @@ async def test_who_waits_for_an_address_in_doubt_is_not_sent_away(doubts: int, t
     now = 2 * PATIENCE_SECONDS
     allocator.lose_patience()
     statement = allocator.statement(CLAIM)
+    assert not isinstance(statement, Deletion)
     assert (statement and statement[1] and statement[1].reason) == told
 
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from berth.api.endpoint import Endpoint
-from berth.cli.view import Pools, console, look, print_json, read_pools, ready_of, table
+from berth.cli.view import Pools, console, kept_for, look, print_json, read_pools, ready_of, table
 from berth.controller.owners import parent_of
 from berth.controller.surroundings import Described, describe, stateful_set_fact, surroundings
 from berth.core.claim import Claim, Owner
@@ -72,6 +72,7 @@ async def _attachment(
         "node": claim.node,
         "endpoint": claim.name if item is not None else None,
         "holds": claim.confirmed,
+        "keptFor": kept_for(item) if item is not None else None,
         "condition": dict(zip(("status", "reason", "message"), ready_of(item), strict=True)) if item else None,
         **_explained(told),
     }
@@ -141,6 +142,8 @@ def show(told: Told) -> None:
 
 def _outcome(each: Told) -> str:
     addresses = ", ".join(f"{got['address']} of {got['pool']}" for got in each["addresses"])
+    if each["keptFor"]:
+        return f"has no container: {addresses} kept for {each['keptFor']}, which makes the Pod again"
     if each["holds"]:
         return f"holds {addresses}"
     if addresses:

@@ -1,20 +1,26 @@
-"""`berth pools`: every pool, whether it serves, how full it is, for whom it is, and the slices that are cut of it."""
+"""`berth pools`: every pool, whether it serves, how full it is, for whom it is, and the slices that are cut of it.
+
+What is parked is held too: for Pods that their StatefulSets make again.
+"""
 
 import argparse
+from collections import Counter
+from collections.abc import Iterable
 from typing import Any
 
-from berth.cli.view import Pools, console, look, print_json, read_pools, ready_of, table
+from berth.cli.view import Pools, console, kept_for, look, print_json, read_pools, ready_of, table
 from berth.core.ledger import Ledger
 from berth.core.pool import Audience, Pool
 from berth.core.ranges import format_run
-from berth.kube.client import Api
+from berth.kube.client import Api, Object
+from berth.kube.resources import ENDPOINTS
 
 Told = dict[str, Any]
 
 
 def run(arguments: argparse.Namespace) -> int:
     async def act(api: Api) -> int:
-        told = tell(await read_pools(api))
+        told = tell(await read_pools(api), (await api.list(ENDPOINTS.path())).items)
         if arguments.output == "json":
             print_json(told)
         else:
@@ -24,8 +30,11 @@ def run(arguments: argparse.Namespace) -> int:
     return look(arguments, act)
 
 
-def tell(pools: Pools) -> list[Told]:
-    return [_pool(pools, name) for name in sorted(pools.items)]
+def tell(pools: Pools, endpoints: Iterable[Object]) -> list[Told]:
+    parked = Counter(
+        entry["pool"] for item in endpoints if kept_for(item) is not None for entry in item["status"]["addresses"]
+    )
+    return [{**_pool(pools, name), "parked": parked[name]} for name in sorted(pools.items)]
 
 
 def _pool(pools: Pools, name: str) -> Told:
@@ -82,15 +91,15 @@ def restrictions(audience: Audience) -> list[str]:
 
 
 def show(told: list[Told]) -> None:
-    shown = table("POOL", "SUBNET", "READY", "TOTAL", "HELD", "FREE", "DEFAULT", "FOR", "MESSAGE")
+    shown = table("POOL", "SUBNET", "READY", "TOTAL", "HELD", "PARKED", "FREE", "DEFAULT", "FOR", "MESSAGE")
     for each in told:
-        counts = [str(each.get(key, "?")) for key in ("total", "allocated", "available")]
+        counts = [str(each.get(key, "?")) for key in ("total", "allocated", "parked", "available")]
         ready = "yes" if each["ready"] else each["reason"] or "no"
         default = "yes" if each["default"] else ""
         audience = "; ".join(each["for"]) or "everybody"
         uncut = f"{each['uncut']} addresses are in no slice" if "uncut" in each else ""
         shown.add_row(each["name"], each["subnet"], ready, *counts, default, audience, each["message"] or uncut)
         for part in each.get("slices", ()):
-            counts = [str(part[key]) for key in ("total", "allocated", "available")]
+            counts = [str(part[key]) if key else "" for key in ("total", "allocated", "", "available")]
             shown.add_row("", ", ".join(part["addresses"]), "", *counts, "", part["application"], "")
     console().print(shown)

@@ -108,6 +108,12 @@ def console() -> Console:
     return Console(width=None if sys.stdout.isatty() else 160, highlight=False)
 
 
+def kept_for(item: Mapping[str, Any]) -> str | None:
+    """Of an Endpoint without a container: whose Pod is to have its addresses again."""
+    keeper = (item.get("status") or {}).get("heldFor")
+    return None if item["spec"]["containerID"] or keeper is None else f"{keeper['kind']} {keeper['name']}"
+
+
 def ready_of(item: Mapping[str, Any]) -> tuple[str, str, str]:
     """Status, reason and message of the condition Ready."""
     for each in (item.get("status") or {}).get("conditions") or ():

@@ -6,7 +6,7 @@ Everything that knows of the address is asked: the Endpoints, which are the reco
 import argparse
 from typing import Any
 
-from berth.cli.view import Pools, console, look, print_json, read_pools, table
+from berth.cli.view import Pools, console, kept_for, look, print_json, read_pools, table
 from berth.core.ranges import Family, Malformed, format_address, parse_address
 from berth.kube.client import Api, Object
 from berth.kube.resources import ENDPOINTS
@@ -42,6 +42,7 @@ def tell(asked: tuple[Family, int], pools: Pools, endpoints: list[Object]) -> To
             "node": item["spec"]["node"],
             "interface": item["spec"]["interface"],
             "pool": entry["pool"],
+            "keptFor": kept_for(item),
         }
         for item in endpoints
         for entry in (item.get("status") or {}).get("addresses") or ()
@@ -82,9 +83,10 @@ def _in_pool(pools: Pools, name: str, asked: tuple[Family, int]) -> Told | None:
 
 def show(told: Told) -> None:
     out = console()
-    holders = table("NAMESPACE", "POD", "INTERFACE", "NODE", "POOL", "ENDPOINT")
+    holders = table("NAMESPACE", "POD", "INTERFACE", "NODE", "POOL", "ENDPOINT", "NOW")
     for each in told["holders"]:
-        holders.add_row(*(each[key] for key in ("namespace", "pod", "interface", "node", "pool", "endpoint")))
+        now = f"kept for {each['keptFor']}: no container" if each["keptFor"] else "in use"
+        holders.add_row(*(each[key] for key in ("namespace", "pod", "interface", "node", "pool", "endpoint")), now)
     out.print(f"[bold]{told['address']}[/] " + ("is held by" if told["holders"] else "is held by no Endpoint"))
     if told["holders"]:
         out.print(holders)
