@@ -15,6 +15,7 @@ from berth.kube.resources import ENDPOINTS
 from berth_cni.calls import (
     ADDRESS_OUTSIDE,
     ADDRESS_TAKEN,
+    BAD_ANNOTATION,
     BAD_CONFIGURATION,
     NO_POOL,
     POOL_EXHAUSTED,
@@ -41,6 +42,7 @@ _CODES = {
     Reason.POOL_EXHAUSTED: POOL_EXHAUSTED,
     Reason.ADDRESS_TAKEN: ADDRESS_TAKEN,
     Reason.ADDRESS_OUTSIDE: ADDRESS_OUTSIDE,
+    Reason.BAD_ANNOTATION: BAD_ANNOTATION,
 }
 
 

@@ -106,6 +106,7 @@ async def test_another_address_asked_for_by_the_same_pod_is_claimed_anew(stage: 
         ("NoMatchingPool", 103),
         ("PoolNotFound", 103),
         ("PoolUnsuitable", 103),
+        ("BadAnnotation", 105),
     ],
 )
 async def test_a_refusal_says_why_and_leaves_nothing(stage: Stage, reason: str, code: int) -> None:

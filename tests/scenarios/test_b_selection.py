@@ -14,7 +14,7 @@ from tests.scenarios.stage import Object, Stage
 
 pytestmark = pytest.mark.api
 Open = Callable[..., Stage]
-NO_POOL = 103
+NO_POOL, BAD_ANNOTATION = 103, 105
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,7 @@ def test_a_bad_annotation_is_refused_with_the_reason_and_told_to_the_pod_once(st
     story.pools(four="10.101.25.0/24")
     for _ in range(3):
         refused = story.add("one", pools="Blue")
-        assert refused.code == NO_POOL
+        assert refused.code == BAD_ANNOTATION
         assert 'Pod annotation ipam.berth.dev/pools "Blue": "Blue" is no name of an IPPool' in refused.message
     wait_for("the Event", lambda: bool(story.place.get("events.v1.events.k8s.io", "b-bad")), 10)
     assert story.add("two", pools=story.pool("four")).addresses
