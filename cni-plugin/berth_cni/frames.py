@@ -10,6 +10,10 @@ A connection that ends without the ack means that nobody learnt of the address: 
 will not wait any longer shuts its reading side first and then reads what is left: the shim's ack either is there, or
 fails and makes the shim's exit code an error. Both sides thus agree on whether the caller has the address.
 
+The digit of "BRT1" is the version of a request's body. The header, and the whole of a reply, stay as they are in every
+version: so a shim of any version understands an agent of any other, which says in a reply that it does not know the
+body. What is new within a version is a variable more, which an older agent ignores.
+
 This module is pure. A stream is read with two exact reads: `HEADER_SIZE` bytes, then `request_body_size` of them.
 A spooled request (see spool.py) is the same frame in a file.
 """
@@ -18,6 +22,9 @@ import struct
 from dataclasses import dataclass
 
 MAGIC = b"BRT1"
+ANY_VERSION = MAGIC[:3]
+# When the shim was started, in milliseconds since boot (CLOCK_BOOTTIME).
+SENT = "CNI_BERTH_BOOTTIME"
 ACKNOWLEDGEMENT = b"A"
 ENVIRONMENT_LIMIT = 64 * 1024
 STDIN_LIMIT = 1024 * 1024
@@ -36,6 +43,12 @@ class Request:
     environment: dict[str, str]
     stdin: bytes
 
+    @property
+    def sent(self) -> int | None:
+        """When its shim was started, in milliseconds since boot; None from one that does not say."""
+        text = self.environment.get(SENT, "")
+        return int(text) if text.isascii() and text.isdigit() and len(text) < 16 else None
+
 
 @dataclass(frozen=True, slots=True)
 class Reply:
@@ -50,6 +63,10 @@ class Malformed:
     """Bytes, or a value, that the protocol does not allow; never guessed at."""
 
     reason: str
+
+
+class OtherVersion(Malformed):
+    """Whole, and of a version of this protocol that is not ours: for an agent that knows it."""
 
 
 def encode_request(request: Request) -> bytes | Malformed:
@@ -73,18 +90,20 @@ def decode_request(frame: bytes) -> Request | Malformed:
         return size
     if len(frame) != HEADER_SIZE + size:
         return Malformed(f"the header promises {size} bytes, {len(frame) - HEADER_SIZE} follow")
-    _, environment_size, _ = _HEADER.unpack_from(frame)
+    magic, environment_size, _ = _HEADER.unpack_from(frame)
+    if magic != MAGIC:
+        return OtherVersion(f"is of version {magic.decode('ascii', 'replace')}, this agent speaks {MAGIC.decode()}")
     end = HEADER_SIZE + environment_size
     environment = _decode_environment(frame[HEADER_SIZE:end])
     return environment if isinstance(environment, Malformed) else Request(environment, frame[end:])
 
 
 def request_body_size(header: bytes) -> int | Malformed:
-    """How many bytes follow the header of a request."""
+    """How many bytes follow the header of a request, of whatever version."""
     if len(header) < HEADER_SIZE:
         return Malformed(f"cut short: {len(header)} of the header's {HEADER_SIZE} bytes")
     magic, environment_size, stdin_size = _HEADER.unpack_from(header)
-    if magic != MAGIC:
+    if not magic.startswith(ANY_VERSION):
         return Malformed(f"starts with {magic!r}, not with {MAGIC!r}")
     reason = _over_limits(environment_size, stdin_size)
     return environment_size + stdin_size if reason is None else Malformed(reason)

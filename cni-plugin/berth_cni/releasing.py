@@ -10,7 +10,6 @@ keeps its addresses for the Pod that comes again, and the operator says when the
 import asyncio
 import logging
 import os
-import time
 from collections import OrderedDict
 from pathlib import Path
 
@@ -137,8 +136,7 @@ class Releaser:
                 log.warning("a spooled DEL makes no sense", extra={"file": spooled.path, "answer": call})
                 spooled.path.rename(spooled.path.with_name(spooled.path.name + ".broken"))
                 continue
-            came = (_modified(spooled.path) or time.time_ns()) / 1e9
-            self.tombstones.raise_for(call.attachment, age=time.time() - came)
+            self.tombstones.raise_for(call.attachment, spooled.request.sent)
             if (trouble := await self._journal.add(call.attachment)) is not None:
                 log.warning("a spooled DEL stays in the spool", extra={**fields(call.attachment), "error": trouble})
                 return  # and is tried again

@@ -14,16 +14,19 @@ from pathlib import Path
 from typing import cast
 
 from berth.kube.errors import BadConfiguration
+from berth_cni.calls import TRY_LATER, CniError
 from berth_cni.frames import (
     ACKNOWLEDGEMENT,
     HEADER_SIZE,
     Malformed,
+    OtherVersion,
     Reply,
     Request,
     decode_request,
     encode_reply,
     request_body_size,
 )
+from berth_cni.result import failure
 from berth_cni.underway import Caller, Underway
 
 log = logging.getLogger(__name__)
@@ -77,6 +80,8 @@ class Connection(asyncio.Protocol):
         if HEADER_SIZE < self._wanted <= len(self._buffer):
             request = decode_request(bytes(self._buffer))
             self._buffer.clear()
+            if isinstance(request, OtherVersion):
+                return self._refuse(request.reason)
             if isinstance(request, Malformed):
                 return self._give_up(request.reason)
             self._timer.cancel()
@@ -93,8 +98,7 @@ class Connection(asyncio.Protocol):
         self._server.dismiss(self)
 
     async def deliver(self, exit_code: int, stdout: bytes, *, acknowledged: bool) -> bool:
-        reply = encode_reply(Reply(exit_code, stdout))
-        assert isinstance(reply, bytes), reply
+        reply = _frame(exit_code, stdout)
         if self._ended or self._answered:
             return False
         self._answered = True
@@ -124,6 +128,16 @@ class Connection(asyncio.Protocol):
         self.abandon("its caller went away")
         if self._acknowledged is not None and not self._acknowledged.done():
             self._acknowledged.set_result(False)
+
+    def _refuse(self, why: str) -> None:
+        log.warning("a shim of another version was refused", extra={"pid": self.pid, "error": why})
+        error = CniError(
+            TRY_LATER,
+            "shim and agent are of different versions: install the shim that came with the agent (--install-shim)",
+            f"the request {why}",
+        )
+        self._transport.write(_frame(1, failure(error)))
+        self._transport.close()
 
     def _give_up(self, why: str) -> None:
         log.warning("a caller was cut off", extra={"pid": self.pid, "error": why})
@@ -177,6 +191,12 @@ class Server:
 
     async def _call(self, request: Request, connection: Connection, underway: Underway) -> None:
         await self._answer(request, connection, underway)
+
+
+def _frame(exit_code: int, stdout: bytes) -> bytes:
+    reply = encode_reply(Reply(exit_code, stdout))
+    assert isinstance(reply, bytes), reply
+    return reply
 
 
 def _listen(path: Path) -> socket.socket:

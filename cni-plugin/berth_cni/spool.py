@@ -2,9 +2,14 @@
 
 The folder is `<socket>.spool/`, a file is one request frame, named after its attachment. The shim renames a file into
 place only when all of it is on disk, and tells the runtime of success only then: whatever is here was promised. So a
-file that does not decode is kept for a human (as `.broken`), never guessed at and never silently dropped.
+file that does not decode is kept for a human (as `.broken`), never guessed at and never silently dropped; one of
+another version of the protocol stays where it is, for an agent that knows it.
+
+No age is read from the wall clock, which may jump: a request says when it was sent, a temporary file's name when it was
+begun, both in milliseconds since boot.
 """
 
+import contextlib
 import logging
 import os
 import stat
@@ -12,7 +17,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from berth_cni.frames import REQUEST_LIMIT, Malformed, Request, decode_request
+from berth_cni.frames import REQUEST_LIMIT, Malformed, OtherVersion, Request, decode_request
 
 # A shim lives for 65 s at most: an older temporary file is one whose shim was killed, and was promised to nobody.
 ABANDONED_AFTER = 600.0
@@ -34,23 +39,24 @@ def folder(socket_path: Path) -> Path:
 
 
 def pending(socket_path: Path) -> list[SpooledRequest]:
-    """The spooled DELs, oldest first."""
-    found: list[tuple[int, str, SpooledRequest]] = []
+    """The spooled DELs, oldest first; before them those that do not say."""
+    found: list[SpooledRequest] = []
     for name in _names(folder(socket_path)):
         path = folder(socket_path) / name
         try:
-            status = path.lstat()
-            content = _content(path, status)
+            content = _content(path)
         except FileNotFoundError:
             continue  # renamed or discarded meanwhile
         except OSError as error:
             _log.warning("spooled DEL %s cannot be read now: %s", path, error)
             continue
-        if isinstance(content, Malformed):
+        if isinstance(content, OtherVersion):
+            _log.warning("spooled DEL %s stays where it is: %s", path, content.reason)
+        elif isinstance(content, Malformed):
             _move_aside(path, content)
         else:
-            found.append((status.st_mtime_ns, name, SpooledRequest(path, content)))
-    return [spooled for _, _, spooled in sorted(found, key=lambda item: item[:2])]
+            found.append(SpooledRequest(path, content))
+    return sorted(found, key=lambda spooled: (spooled.request.sent or 0, spooled.path.name))
 
 
 def discard(path: Path) -> None:
@@ -72,8 +78,8 @@ def _names(spool: Path) -> list[str]:
     return [name for name in names if not name.startswith(".") and not name.endswith(_BROKEN)]
 
 
-def _content(path: Path, status: os.stat_result) -> Request | Malformed:
-    if not stat.S_ISREG(status.st_mode):
+def _content(path: Path) -> Request | Malformed:
+    if not stat.S_ISREG(path.lstat().st_mode):
         return Malformed("not a regular file")
     with path.open("rb") as file:
         decoded = decode_request(file.read(REQUEST_LIMIT + 1))
@@ -93,8 +99,10 @@ def _move_aside(path: Path, why: Malformed) -> None:
 
 
 def _remove_abandoned(path: Path) -> None:
-    try:
-        if time.time() - path.lstat().st_mtime > ABANDONED_AFTER:
+    begun = path.name.rpartition("-")[2]
+    if not begun.isdecimal():
+        return
+    age = time.clock_gettime(time.CLOCK_BOOTTIME) - int(begun) / 1000
+    if not 0 <= age <= ABANDONED_AFTER:  # negative: from before a reboot
+        with contextlib.suppress(OSError):  # gone meanwhile, or tried again next time
             path.unlink()
-    except OSError:
-        pass  # gone meanwhile, or tried again next time

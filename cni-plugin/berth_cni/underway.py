@@ -7,7 +7,6 @@ shows up after it (its caller was killed, and it lived on) must get no address, 
 
 import asyncio
 import contextlib
-import math
 import os
 import time
 from collections import OrderedDict
@@ -112,11 +111,11 @@ class Tombstones:
     def __contains__(self, attachment: Attachment) -> bool:
         return attachment in self._raised
 
-    def raise_for(self, attachment: Attachment, age: float = 0.0) -> None:
-        """`age`: how many seconds ago the DEL came."""
+    def raise_for(self, attachment: Attachment, sent: int | None = None) -> None:
+        """`sent`: when the DEL came, in milliseconds since boot; None: now, or not known, and then now is safe."""
         now = _now()
-        # Rounded so that an ADD of the same tick is the newer one.
-        self._raised[attachment] = now - math.ceil(max(0.0, age) * _TICKS)
+        # Rounded down, as starts are: an ADD of the same tick is the newer one. Later than now: before a reboot.
+        self._raised[attachment] = now if sent is None else min(now, sent * _TICKS // 1000)
         self._raised.move_to_end(attachment)
         # What is raised may be too old itself: a DEL that lay in the spool for long.
         while self._raised and (

@@ -4,7 +4,7 @@
  * finds it later; and say "agent away" in the words of CNI (code 11; STATUS: 50).
  *
  *   request  "BRT1"  env length  stdin length   env (KEY=VALUE\0 ...)  stdin     integers: big-endian u32
- *   reply    "BRT1"  exit code   stdout length  stdout
+ *   reply    "BRT1"  exit code   stdout length  stdout          the same in every version of the request
  *   ack      "A"     ADD only: all of the answer is written. Without it the agent takes the address back.
  */
 #include <arpa/inet.h>
@@ -33,7 +33,7 @@ static struct { struct header head; char body[REPLY_MAX]; } reply;
 static size_t env_size, stdin_size;
 static char agent_socket[sizeof ((struct sockaddr_un *)0)->sun_path] = "/run/berth/berth.sock";
 static char cni_version[64] = "1.1.0"; /* replaced by the configuration's own */
-static long long deadline;             /* of the whole call, in milliseconds of the monotonic clock */
+static long long deadline;             /* of the whole call, in milliseconds since boot */
 static const char *step = "connect";   /* what was being done when errno was set: for `details` */
 
 static bool is(const char *text, const char *other) { return strcmp(text, other) == 0; }
@@ -101,7 +101,7 @@ static const char *member(const char *at, const char *key) {
     return *at == '}' ? found : NULL;
 }
 
-/* Takes cniVersion and ipam.socket from the configuration; false when what is named can't be a socket. */
+/* Takes cniVersion and ipam.socket from the configuration; false when that can't be a socket. */
 static bool read_configuration(const char *text) {
     const char *version = member(text, "cniVersion"), *ipam = member(text, "ipam");
     const char *path = ipam ? member(ipam, "socket") : NULL;
@@ -114,7 +114,7 @@ static bool read_configuration(const char *text) {
 /* ---- Input and output, all of it under the deadline of the call */
 static long long now(void) {
     struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
+    clock_gettime(CLOCK_BOOTTIME, &t);
     return t.tv_sec * 1000LL + t.tv_nsec / 1000000;
 }
 
@@ -254,14 +254,14 @@ static int agent_away(const char *command) {
     return fail(11, message, details);
 }
 
-/* Puts the CNI_* variables into the request; false when they are more than it may hold. */
+/* Puts in when it was sent (by the clock of processes' starts) and the CNI_* variables; false if too much. */
 static bool gather_environment(void) {
+    env_size = (size_t)snprintf(request.body, ENV_MAX, "CNI_BERTH_BOOTTIME=%lld", now()) + 1;
     for (char **pair = environ; *pair; pair++) {
         size_t size = strlen(*pair) + 1;
         if (strncmp(*pair, "CNI_", 4) || !strchr(*pair, '=')) continue;
         if (env_size + size > ENV_MAX) return false;
-        memcpy(request.body + env_size, *pair, size);
-        env_size += size;
+        memcpy(request.body + env_size, *pair, size), env_size += size;
     }
     return true;
 }

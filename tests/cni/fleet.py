@@ -61,6 +61,7 @@ class Node:
     name: str
     folder: Path
     process: Process
+    shim: Path = SHIM
 
     @property
     def socket(self) -> Path:
@@ -81,7 +82,7 @@ class Node:
             about["cni_args"] = pod.cni_args + about.pop("more_args", "")
         environment, stdin = request(command, container, **about)
         shim = await asyncio.create_subprocess_exec(
-            SHIM, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+            self.shim, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
         )
         assert shim.stdin is not None
         with contextlib.suppress(ConnectionError):

@@ -4,6 +4,7 @@ the checklist (research/cni.md, section 1.5)."""
 import asyncio
 import json
 import os
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import berth_cni.adding
 import berth_cni.agent
 import berth_cni.releasing
 from berth_cni import spool
-from berth_cni.frames import Request, encode_request
+from berth_cni.frames import SENT, Request, encode_request
 from tests.cni.stage import ModelApi, Shim, Stage, confirmed, eventually, refused, request
 
 
@@ -363,7 +364,9 @@ async def test_a_kept_del_is_done_before_an_add_of_the_same_attachment(stage: St
 
 
 def _spool(socket: Path, container: str) -> None:
-    frame = encode_request(Request(*request("DEL", container)))
+    environment, stdin = request("DEL", container)
+    environment[SENT] = str(int(time.clock_gettime(time.CLOCK_BOOTTIME) * 1000))
+    frame = encode_request(Request(environment, stdin))
     assert isinstance(frame, bytes)
     spool.folder(socket).mkdir(exist_ok=True)
     (spool.folder(socket) / f"{container}-eth0-1").write_bytes(frame)

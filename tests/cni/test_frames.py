@@ -15,6 +15,7 @@ from berth_cni.frames import (
     ENVIRONMENT_LIMIT,
     HEADER_SIZE,
     REPLY_LIMIT,
+    SENT,
     STDIN_LIMIT,
     Malformed,
     Reply,
@@ -146,12 +147,14 @@ def socket_path(tmp_path: Path) -> Path:
     return tmp_path / "berth.sock"
 
 
-def put(socket_path: Path, name: str, content: bytes, age: float = 0.0) -> Path:
+def put(socket_path: Path, name: str, content: bytes) -> Path:
     path = spool.folder(socket_path) / name
     path.write_bytes(content)
-    when = time.time() - age
-    os.utime(path, (when, when))
     return path
+
+
+def sent(at: str) -> Request:
+    return Request({**DEL.environment, SENT: at}, DEL.stdin)
 
 
 def test_no_folder_means_nothing_is_pending(tmp_path: Path) -> None:
@@ -159,12 +162,22 @@ def test_no_folder_means_nothing_is_pending(tmp_path: Path) -> None:
 
 
 def test_the_oldest_comes_first_and_is_gone_once_discarded(socket_path: Path) -> None:
-    newer = put(socket_path, "a", encoded(DEL), age=10)
-    older = put(socket_path, "b", encoded(DEL), age=20)
-    assert [found.path for found in spool.pending(socket_path)] == [older, newer]
-    spool.discard(older)
-    spool.discard(older)
-    assert spool.pending(socket_path) == [spool.SpooledRequest(newer, DEL)]
+    newer = put(socket_path, "a", encoded(sent("1200")))
+    older = put(socket_path, "b", encoded(sent("900")))
+    unknown = [put(socket_path, f"c{number}", encoded(sent(at))) for number, at in enumerate(["", "-1", "x", "9" * 16])]
+    assert [found.path for found in spool.pending(socket_path)] == [*unknown, older, newer]
+    for each in (*unknown, older, older):
+        spool.discard(each)
+    assert spool.pending(socket_path) == [spool.SpooledRequest(newer, sent("1200"))]
+
+
+def test_a_request_of_another_version_stays_for_an_agent_that_knows_it(
+    socket_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    newer = put(socket_path, "x", b"BRT2" + encoded(DEL)[4:])
+    assert spool.pending(socket_path) == []
+    assert newer.exists()
+    assert "speaks BRT1" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -196,8 +209,10 @@ def test_a_folder_or_link_in_the_spool_is_not_followed(socket_path: Path) -> Non
 
 
 def test_a_temporary_file_is_left_to_its_shim_and_removed_when_the_shim_is_long_dead(socket_path: Path) -> None:
-    young = put(socket_path, ".tmp-1-2", b"BRT1")
-    old = put(socket_path, ".tmp-3-4", b"BRT1", age=spool.ABANDONED_AFTER + 60)
+    now = time.clock_gettime(time.CLOCK_BOOTTIME)
+    ages = {"young": 1, "old": spool.ABANDONED_AFTER + 60, "from before a reboot": -60}
+    names = {each: f".tmp-3-{int((now - age) * 1000)}" for each, age in ages.items()}
+    for name in names.values():
+        put(socket_path, name, b"BRT1")
     assert spool.pending(socket_path) == []
-    assert young.exists()
-    assert not old.exists()
+    assert os.listdir(spool.folder(socket_path)) == [names["young"]]

@@ -17,7 +17,7 @@ from berth_cni.adding import Adder
 from berth_cni.agent import Agent
 from berth_cni.asserting import Asserter
 from berth_cni.claims import Claims
-from berth_cni.frames import Request, encode_request
+from berth_cni.frames import SENT, Request, encode_request
 from berth_cni.journal import Journal
 from berth_cni.metrics import Metrics
 from berth_cni.reach import Reach
@@ -128,15 +128,13 @@ class NodeAgent:
         """The shim without an agent: a DEL is kept in the spool."""
         if request.environment["CNI_COMMAND"] != "DEL":
             return AWAY
-        frame = encode_request(request)
+        self._spooled += 1
+        came = int(self._world.loop.time() * 1e9) + self._spooled
+        frame = encode_request(Request({**request.environment, SENT: str(came // 1_000_000)}, request.stdin))
         assert isinstance(frame, bytes)
         folder = spool.folder(self._socket)
         folder.mkdir(exist_ok=True)
-        self._spooled += 1
-        path = folder / request.environment["CNI_CONTAINERID"]
-        path.write_bytes(frame)
-        # Ages and the order of files must not come from the clock on the wall.
-        came = int(self._world.loop.time() * 1e9) + self._spooled
-        for each in (path, folder):
-            os.utime(each, ns=(came, came))
+        (folder / request.environment["CNI_CONTAINERID"]).write_bytes(frame)
+        # Whether the folder has changed must not depend on how fine the machine's clock is.
+        os.utime(folder, ns=(came, came))
         return 0, b""

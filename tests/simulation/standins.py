@@ -8,8 +8,6 @@ from unittest import mock
 
 import berth_cni.agent
 import berth_cni.reach
-import berth_cni.releasing
-import berth_cni.spool
 import berth_cni.underway
 from berth.controller import book, reservations, scribe
 from tests.simulation.objects import timestamp
@@ -33,15 +31,13 @@ def stand_ins(world: World, note: Callable[[str], None] | None) -> Iterator[None
         return None if began is None else int(began * TICKS)
 
     clock = world.loop.time
-    clocks = SimpleNamespace(time=clock, monotonic=clock, time_ns=lambda: int(clock() * 1e9))
+    clocks = SimpleNamespace(monotonic=clock)
     with (
         mock.patch.object(book, "timestamp", now),
         mock.patch.object(scribe, "timestamp", now),
         mock.patch.object(reservations, "timestamp", now),
         mock.patch.object(berth_cni.agent, "time", clocks),
         mock.patch.object(berth_cni.reach, "time", clocks),
-        mock.patch.object(berth_cni.releasing, "time", clocks),
-        mock.patch.object(berth_cni.spool, "time", clocks),
         mock.patch.object(berth_cni.underway, "_now", ticks),
         mock.patch.object(berth_cni.underway, "_start_of", start_of),
         _logging(note),
