@@ -1,13 +1,14 @@
 """Builds the cluster's programs from pinned Go modules, once, into a cache outside the repository.
 
-Each folder of `modules/` is a Go module whose go.mod names, as `tool`s, the commands to build. What a binary depends
-on (go.mod, go.sum, flags, architecture, compiler) is hashed into the name of its folder, so another version never
-meets an old binary, and two checkouts share what they have in common. A binary appears by rename: it is whole or
-it is not there.
+Each folder of `modules/` is a Go module whose go.mod names, as `tool`s, the commands to build; of those in `suites` it
+is their own tests that are built (`bridge.test`), and only when asked for. What a binary depends on (go.mod, go.sum,
+flags, architecture, compiler) is hashed into the name of its folder, so another version never meets an old binary, and
+two checkouts share what they have in common. A binary appears by rename: it is whole or it is not there.
 """
 
 import fcntl
 import hashlib
+import json
 import os
 import platform
 import re
@@ -46,7 +47,12 @@ class Module:
         text = self.text()
         blocks = re.findall(r"^tool \(\n(.*?)^\)", text, re.M | re.S)
         packages = [*re.findall(r"^tool (\S+/\S+)$", text, re.M), *" ".join(blocks).split()]
-        return {RENAMED.get(last := package.rsplit("/", 1)[-1], last): package for package in packages}
+        ending = ".test" if self.is_of_suites else ""
+        return {RENAMED.get(last := package.rsplit("/", 1)[-1], last) + ending: package for package in packages}
+
+    @property
+    def is_of_suites(self) -> bool:
+        return self.name == "suites"
 
     def version(self, tool: str) -> str:
         """The version of the module that a tool comes from: the longest required prefix of its package."""
@@ -69,10 +75,13 @@ class Module:
         """Names the build: whatever changes a binary changes this."""
         parts = [self.text(), (self.folder / "go.sum").read_text(), self.ldflags()]
         parts += [platform.machine(), _compiler()]
+        if self.is_of_suites:
+            parts += [_NETLINK, *_DUMMY]
         return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:12]
 
 
-KNOWN = {name: Module(MODULES / name) for name in ("kubernetes", "etcd", "containerd", "cni")}
+PROGRAMS = ("kubernetes", "etcd", "containerd", "cni")
+KNOWN = {name: Module(MODULES / name) for name in (*PROGRAMS, "suites")}
 
 
 def cache_folder() -> Path:
@@ -83,8 +92,8 @@ def cache_folder() -> Path:
 
 
 def names(*modules: str) -> list[str]:
-    """All binaries of the named modules; of every module when none is named."""
-    return [tool for name in modules or KNOWN for tool in KNOWN[name].tools()]
+    """All binaries of the named modules; of all that a cluster runs when none is named."""
+    return [tool for name in modules or PROGRAMS for tool in KNOWN[name].tools()]
 
 
 def ensure(*wanted: str) -> Path:
@@ -115,22 +124,49 @@ def _build(module: Module, name: str) -> Path:
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix=".building-", dir=binary.parent) as scratch:
         fresh = Path(scratch) / name
-        argv = ["go", "build", "-trimpath", "-buildvcs=false", "-mod=readonly", "-ldflags", module.ldflags()]
-        _go([*argv, "-o", str(fresh), module.tools()[name]], module)
+        verb, folder = ["build"], module.folder
+        if module.is_of_suites:
+            verb, folder = ["test", "-c"], _without_dummies(module, Path(scratch))
+        argv = ["go", *verb, "-trimpath", "-buildvcs=false", "-mod=readonly", "-ldflags", module.ldflags()]
+        _go([*argv, "-o", str(fresh), module.tools()[name]], folder)
         fresh.rename(binary)
     print(f"built    {name} in {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
     return binary
 
 
-def _go(argv: list[str], module: Module) -> None:
+# The suites make links of type `dummy`, which a kernel may lack. A bridge without ports serves as well, on any kernel.
+_NETLINK = "github.com/vishvananda/netlink"
+_DUMMY = ('return "dummy"', 'return "bridge"')
+
+
+def _without_dummies(module: Module, scratch: Path) -> Path:
+    """The module with a netlink library that makes a bridge where a dummy is asked for."""
+    for name in ("go.mod", "go.sum"):
+        shutil.copyfile(module.folder / name, scratch / name)
+    copy = scratch / "netlink"
+    original = json.loads(_go(["go", "mod", "download", "-json", _NETLINK], scratch))["Dir"]
+    shutil.copytree(original, copy, copy_function=shutil.copyfile)
+    for each in (copy, *copy.rglob("*/")):  # Go's cache is read-only
+        each.chmod(0o755)
+    changed = copy / "link.go"
+    text = changed.read_text()
+    if text.count(_DUMMY[0]) != 1:
+        raise BuildError(f"{_NETLINK}: link.go does not say once what a dummy is: look at _without_dummies")
+    changed.write_text(text.replace(*_DUMMY))
+    _go(["go", "mod", "edit", "-replace", f"{_NETLINK}=./netlink"], scratch)
+    return scratch
+
+
+def _go(argv: list[str], folder: Path) -> str:
     """Runs the compiler; its own words are the message when it fails."""
     env = os.environ | {"CGO_ENABLED": "0", "GOWORK": "off", "GOFLAGS": ""}
     try:
-        done = subprocess.run(argv, cwd=module.folder, env=env, capture_output=True, text=True)
+        done = subprocess.run(argv, cwd=folder, env=env, capture_output=True, text=True)
     except FileNotFoundError as error:
         raise MissingToolError(_NO_GO) from error
     if done.returncode:
-        raise BuildError(f"{' '.join(argv)} failed in {module.folder}:\n{done.stderr[-3000:]}")
+        raise BuildError(f"{' '.join(argv)} failed in {folder}:\n{done.stderr[-3000:]}")
+    return done.stdout
 
 
 _NO_GO = "go is not on this machine: install Go 1.26 or later and put it on PATH"
