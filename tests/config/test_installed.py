@@ -163,6 +163,7 @@ def rewritten(agent: Kubectl, name: str, **change: str) -> str:
 def test_an_agent_claims_changes_and_releases_for_its_own_node(agent: Kubectl) -> None:
     agent("create", "-f", "-", stdin=endpoint("mine", "node-a"))
     assert rewritten(agent, "mine", containerID="c2") == ""
+    assert rewritten(agent, "mine", containerID="") == "", "parked"
     agent("delete", "ipe", "mine")
 
 
@@ -173,7 +174,8 @@ def test_an_agent_may_not_claim_for_another_node(agent: Kubectl) -> None:
 
 def test_an_agent_may_not_release_or_take_what_another_node_holds(agent: Kubectl, of_b: str) -> None:
     assert "an agent writes the Endpoints of its own node only" in refused(agent, "delete", "ipe", of_b)
-    assert "bound to node-a" in rewritten(agent, of_b, containerID="c2")
+    for container in ("c2", ""):
+        assert "bound to node-a" in rewritten(agent, of_b, containerID=container)
 
 
 def test_an_agent_may_not_move_its_own_claim_to_another_node(agent: Kubectl, of_a: str) -> None:
@@ -234,10 +236,13 @@ def test_labels_and_annotations_are_anyones(plane: ControlPlane, of_a: str) -> N
 # --- the operator, and Kubernetes' own controllers -------------------------------------------------------------------
 
 
-def test_the_operator_confirms_and_reclaims(plane: ControlPlane, of_b: str) -> None:
+def test_the_operator_confirms_parks_and_reclaims(plane: ControlPlane, of_b: str) -> None:
     found = json.loads(plane.kubectl("get", "ipe", of_b, "-o", "json"))
     found["status"] = {"addresses": [{"family": "IPv4", "address": "10.0.0.1/24", "pool": "p"}]}
     plane.kubectl("replace", "--subresource=status", "-f", "-", OPERATOR, stdin=json.dumps(found))
+    found = json.loads(plane.kubectl("get", "ipe", of_b, "-o", "json"))
+    found["spec"]["containerID"] = ""
+    plane.kubectl("replace", "-f", "-", OPERATOR, stdin=json.dumps(found))
     plane.kubectl("delete", "ipe", of_b, OPERATOR)
 
 
