@@ -90,8 +90,8 @@ class Adder:
         if isinstance(staked, CniError):
             return staked
         stake.waits_for = (
-            f"the operator has not answered Endpoint {staked.namespace}/{staked.name}: is berth-operator running? If so, "
-            "this is a StatefulSet's Pod, and the container of one before it may still run: kubectl get ipe -o wide"
+            f"the operator has not answered Endpoint {staked.namespace}/{staked.name}: is berth-operator running? "
+            "For a StatefulSet's Pod it also waits while the container of an older one of its name may run"
         )
         decided = await underway.until(self._claims.decision(staked.uid))
         if underway.abandoned:
