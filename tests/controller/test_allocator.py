@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from berth.api.names import REASSERTED
 from berth.controller.allocator import PATIENCE_SECONDS, Allocator, Deletion
 from berth.controller.book import Book
 from berth.controller.claims import read
@@ -47,6 +48,18 @@ async def test_who_waits_for_an_address_in_doubt_is_not_sent_away(doubts: int, t
     assert (statement and statement[1] and statement[1].reason) == told
 
 
+async def test_who_had_an_address_of_a_slice_gets_it_again_though_others_have_that_slice_now() -> None:
+    """A restored backup is older than the slice; and a Pod may have lost its controller."""
+    allocator = _allocator()
+    allocator.claims.replaced(_listing(read(_endpoint(reasserted=True))))
+    slices = {"shop/Deployment.apps/other": ["10.0.0.4-10.0.0.5"]}
+    book = _book(allocator, {"subnet": "10.0.0.0/24", "slices": {"size": 2}}, {"sequence": 1, "slices": slices})
+    book.serving = True
+    allocator.judged({book.name: True})
+    assert book.ledger is not None
+    assert book.ledger.granted_to(CLAIM) == 0x0A000005
+
+
 def _allocator(clock: Callable[[], float] = lambda: 0.0) -> Allocator:
     def ignore(*_: Any) -> None:
         return None
@@ -62,10 +75,15 @@ def _allocator(clock: Callable[[], float] = lambda: 0.0) -> Allocator:
 def _full_pool(allocator: Allocator) -> Book:
     """10.0.0.1 is all it has, and it is settled."""
     held = b64encode(bytes([0b10])).decode()
+    spec = {"subnet": "10.0.0.0/24", "ips": ["10.0.0.1"]}
+    return _book(allocator, spec, {"sequence": 1, "blocks": {"10.0.0.0": held}})
+
+
+def _book(allocator: Allocator, spec: Object, ledger: Object) -> Book:
     item: Object = {
         "metadata": {"name": "blue", "uid": "pool-uid", "resourceVersion": "5", "generation": 1},
-        "spec": {"subnet": "10.0.0.0/24", "ips": ["10.0.0.1"]},
-        "status": {"ledger": {"sequence": 1, "blocks": {"10.0.0.0": held}}},
+        "spec": spec,
+        "status": {"ledger": ledger},
     }
     book = Book(None, item, accepted=lambda *_: None, lost=_never)  # type: ignore[arg-type]  # it writes nothing here
     image = book.image(Family.IPV4)
@@ -80,9 +98,9 @@ async def _never(_: Book) -> None:
     raise AssertionError("no write is lost here")
 
 
-def _endpoint() -> Object:
-    meta = {"namespace": "default", "name": "web-0-eth0", "uid": CLAIM, "resourceVersion": "7", "generation": 1}
-    spec = {
+def _endpoint(reasserted: bool = False) -> Object:
+    meta: Object = {"namespace": "default", "name": "web-0-eth0", "uid": CLAIM, "resourceVersion": "7", "generation": 1}
+    spec: Object = {
         "pod": {"name": "web-0", "uid": "pod-uid"},
         "node": "node-1",
         "network": "net",
@@ -90,6 +108,9 @@ def _endpoint() -> Object:
         "containerID": "c1",
         "ipv4Pools": ["blue"],
     }
+    if reasserted:
+        meta["annotations"] = {REASSERTED: "true"}
+        spec["addresses"] = ["10.0.0.5"]
     return {"metadata": meta, "spec": spec}
 
 

@@ -89,8 +89,10 @@ def test_each_application_has_a_slice_of_each_family_and_keeps_to_it(stage: Open
 
 def test_a_full_slice_refuses_with_the_remedy_and_grows_when_asked_to(stage: Open) -> None:
     story = stage("f-full")
-    story.pools(four={"subnet": "10.110.1.0/28", "slices": {"size": 2}})
-    web, db = Deployment(story, "web", pools="f-full-four"), Deployment(story, "db", pools="f-full-four", slice="8")
+    story.pools(
+        four={"subnet": "10.110.1.0/28", "slices": {"size": 2}, "default": True, "namespaces": [story.namespace]}
+    )
+    web, db = Deployment(story, "web"), Deployment(story, "db", pools="f-full-four", slice="8")
     assert [web.add("a"), web.add("b")] == [("10.110.1.1",), ("10.110.1.2",)]
     assert db.add("a") == ("10.110.1.3",)
     code, message = web.add("c")

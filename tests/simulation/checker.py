@@ -15,6 +15,8 @@ from typing import Any
 # this time of the change is nobody's fault.
 NOTICE_SECONDS = 45.0
 
+ASSERTED = "ipam.berth.dev/reasserted"
+
 Address = IPv4Address | IPv6Address
 Span = tuple[int, int, int]  # family, first, last
 
@@ -106,7 +108,7 @@ class Checker:
         self._pools: dict[str, dict[str, Any]] = {}
         self._offered: dict[str, tuple[set[str], float]] = {}
         self._claimed: dict[str, float] = {}
-        self._pods: dict[str, str] = {}  # claim -> UID of its Pod
+        self._pods: dict[str, str] = {}  # claim that is no assertion -> UID of its Pod
         self._applications: dict[str, str] = {}  # UID of a Pod -> its application
         self.adds = 0
         self.longest_wait = 0.0
@@ -157,7 +159,9 @@ class Checker:
         uid = after["metadata"]["uid"]
         if before is None:
             self._claimed[uid] = landing.at
-            self._pods[uid] = after["spec"]["pod"]["uid"]
+            # Who had an address gets it again, whatever slices there are now.
+            if ASSERTED not in (after["metadata"].get("annotations") or {}):
+                self._pods[uid] = after["spec"]["pod"]["uid"]
         said = frozenset(
             (each["address"].partition("/")[0], each["pool"])
             for each in (after.get("status") or {}).get("addresses") or ()
@@ -197,7 +201,7 @@ class Checker:
 
     def _in_slice(self, uid: str, name: str, address: str, pool: str) -> None:
         """Of a pool that is cut into slices, it is of the slice of its Pod's application."""
-        if "slices" not in self._pools[pool]["spec"]:
+        if "slices" not in self._pools[pool]["spec"] or uid not in self._pods:
             return
         application = self._applications[self._pods[uid]]
         part = self._pools[pool]["status"]["ledger"].get("slices", {}).get(application, ())

@@ -367,7 +367,7 @@ class Allocator:
     def _asserted(self, claim: Claim) -> Choice | None:
         """The pools that it had its addresses from, whoever may use them now: its container runs."""
         candidates = {
-            family: (offer.pool,)
+            family: (_uncut(offer.pool),)
             for family, names in claim.pools.items()
             for name in names
             if family in claim.wanted and (offer := self.offers.get(name)) is not None and offer.pool.family is family
@@ -386,10 +386,7 @@ class Allocator:
         if isinstance(choice, Refused) and (not kept or not kept.keys() >= _families(claim)):
             return choice
         candidates = {} if isinstance(choice, Refused) else dict(choice.candidates)
-        # Whatever has become of slices since, and of the Pod's owner.
-        candidates |= {
-            family: (replace(self.offers[name].pool, slice_size=None),) for family, (name, _) in kept.items()
-        }
+        candidates |= {family: (_uncut(self.offers[name].pool),) for family, (name, _) in kept.items()}
         if any(not self._open(pool, claim.uid) for pools in candidates.values() for pool in pools):
             return claim, Choice(candidates)  # it waits until they are, and what is kept stays so
         self._release_all(self.kept.give_up(attachment))
@@ -414,7 +411,8 @@ class Allocator:
         if self._confirmable(uid):
             self._write(uid)
 
-    def _refuse(self, uid: str, refused: Refused) -> None:
+    def _refuse(self, uid: str, refused: Refused, *, tell: bool = False) -> None:
+        """`tell`: its Pod too, though no annotation of that has a say."""
         if self.refusals.get(uid) != refused:
             self.refusals[uid] = refused
             METRICS.refusals.labels(refused.reason.value).inc()
@@ -425,7 +423,7 @@ class Allocator:
                     "a claim asserted again is refused", extra={"endpoint": seen.claim.name, "why": refused.message}
                 )
                 METRICS.reassertions_refused.inc()
-            if seen is not None and (seen.claim.reasserted or self.world.annotated(seen.claim)):
+            if seen is not None and (tell or seen.claim.reasserted or self.world.annotated(seen.claim)):
                 self._complain(seen.claim, refused)
 
     def _confirmable(self, uid: str) -> bool:
@@ -483,7 +481,7 @@ class Allocator:
             for claim in line[returning:]:
                 waiter = self.waiting.waiter(claim)
                 if now - waiter.since >= PATIENCE_SECONDS:
-                    self._refuse(claim, waiter.refusal)
+                    self._refuse(claim, waiter.refusal, tell=bool(application))
 
     def _available(self, pools: tuple[str, ...], application: str) -> int:
         """Free addresses of these pools; of those cut into slices only what is in this application's."""
@@ -519,6 +517,11 @@ class Allocator:
 
     def _ledger(self, pool: str) -> Ledger | None:
         return self.books[pool].ledger if pool in self.books else None
+
+
+def _uncut(pool: Pool) -> Pool:
+    """For one that has had its address already: whatever has become of slices since, and of its Pod's owner."""
+    return pool if pool.slice_size is None else replace(pool, slice_size=None)
 
 
 def _families(claim: Claim) -> frozenset[Family]:
