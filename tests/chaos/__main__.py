@@ -86,8 +86,9 @@ def _unable() -> str:
 async def _run(settings: Settings, folder: Path, console: Console) -> Report:
     task = asyncio.current_task()
     assert task is not None
+    # Once: what is being ended then is not to be interrupted.
     for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+        asyncio.get_running_loop().add_signal_handler(number, lambda: task.cancelling() or task.cancel())
     console.print(f"chaos: seed {settings.seed}, {settings.minutes:g} minutes, {settings.nodes} nodes; in {folder}")
     run = Run(settings, folder, lambda line: console.print(f"chaos: {line}", highlight=False))
     showing = asyncio.ensure_future(_show_progress(run, console))
