@@ -116,6 +116,7 @@ class Run:
         load_ = Load(api, Random(self._random.random()), record.note)
         faults = Faults(self.world, Random(self._random.random()), record.note)
         try:
+            self._troubled = time.monotonic()
             self._enter("warming up", WARM_SECONDS)
             for pool in pools():
                 await api.create(POOLS.path(), pool)

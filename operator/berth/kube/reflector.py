@@ -48,7 +48,7 @@ async def follow(
     pause = 0.05
     while True:
         try:
-            if interrupted and version is not None and await _present(api, path) < newest:
+            if interrupted and version is not None and await _present(api, path, params) < newest:
                 version = None
             if version is None:
                 fresh = await api.list(path, params, metadata=metadata, reading=reading)
@@ -72,7 +72,8 @@ async def follow(
             pause = min(LONGEST_PAUSE, pause * 2)
 
 
-async def _present(api: Api, path: str) -> int:
-    """The resourceVersion the API has now: a consistent read, of one object at most."""
-    page = await api.get(path, {"limit": "1"})
+async def _present(api: Api, path: str, params: Mapping[str, str] | None) -> int:
+    """The resourceVersion the API has now: a consistent read, of one object at most, and of none but those followed:
+    more may not be allowed."""
+    page = await api.get(path, {**(params or {}), "limit": "1"})
     return int(page["metadata"]["resourceVersion"])
