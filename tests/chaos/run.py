@@ -18,7 +18,7 @@ from berth.kube.errors import KubeError
 from berth.kube.resources import ENDPOINTS, POOLS
 from e2e import invariants
 from tests.chaos.faults import Faults
-from tests.chaos.load import LASTING, Load, pools
+from tests.chaos.load import LASTING, NAMESPACE, SETS, Load, pools
 from tests.chaos.record import EtcdLog, Journals, Record
 from tests.chaos.world import Member, World
 
@@ -193,7 +193,8 @@ class Run:
             waiting = sorted(each["metadata"]["name"] for each in pods if each not in running)
             return f"{len(running)} of {len(pods)} Pods run, {LASTING} are to; not: {waiting}; on nodes: {tenants}"
         endpoints, ledgers = (await api.list(ENDPOINTS.path())).items, (await api.list(POOLS.path())).items
-        return "; ".join(invariants.violations(pods, endpoints, ledgers, interfaces))
+        sets = (await api.list(SETS.path(namespace=NAMESPACE))).items
+        return "; ".join(invariants.violations(pods, endpoints, ledgers, interfaces, sets))
 
     async def _left(self, api: BenchClient, load_: Load) -> str:
         assert self.record is not None
