@@ -45,8 +45,8 @@ test: tools install ## everything: lint, unit, property, a real API server, real
 	@$(MAKE) --no-print-directory lint
 	@$(BIN)/python -m pytest
 
-sim: $(STAMP) ## SEEDS=2000 histories in simulated time; SEED=n tells one in full, BUG=name breaks a rule
-	@$(BIN)/python -m tests.simulation $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),2000)) $(if $(BUG),--bug $(BUG))
+sim: $(STAMP) ## SEEDS=2000 histories in simulated time, on JOBS processes; SEED=n tells one in full, BUG=name breaks a rule
+	@$(BIN)/python -m tests.simulation $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),2000)) $(if $(BUG),--bug $(BUG)) $(if $(JOBS),--jobs $(JOBS))
 
 chaos: tools install ## MINUTES=3 of faults on real processes; SEED=n the same faults again, BUG=name breaks a rule
 	@$(BIN)/python -m tests.chaos --minutes $(or $(MINUTES),3) $(if $(SEED),--seed $(SEED)) $(if $(BUG),--bug $(BUG))

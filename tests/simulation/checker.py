@@ -233,9 +233,10 @@ class Checker:
             for known in (self._ledgers, self._pools, self._offered, self._sequences):
                 known.pop(name, None)
             return
-        offered = offered_by(after["spec"])
-        if name not in self._offered or self._offered[name][0] != offered:
-            self._offered[name] = (offered, landing.at)
+        if landing.before is None or landing.before["spec"] != after["spec"]:
+            offered = offered_by(after["spec"])
+            if name not in self._offered or self._offered[name][0] != offered:
+                self._offered[name] = (offered, landing.at)
         self._pools[name] = after
         before = (landing.before or {}).get("status") or {}
         status = after.get("status") or {}
