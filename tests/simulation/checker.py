@@ -107,6 +107,7 @@ class Checker:
         self._reserved: dict[str, tuple[list[Span], float]] = {}
         self._pools: dict[str, dict[str, Any]] = {}
         self._offered: dict[str, tuple[set[str], float]] = {}
+        self._leaving: dict[str, float] = {}  # pools that are being deleted, and since when
         self._claimed: dict[str, float] = {}
         self._pods: dict[str, str] = {}  # claim that is no assertion -> UID of its Pod
         self._applications: dict[str, str] = {}  # UID of a Pod -> its application
@@ -223,6 +224,10 @@ class Checker:
         for reservation, (reserved, since) in self._reserved.items():
             if inside(address, reserved) and since + NOTICE_SECONDS < asked:
                 raise Violation(f"{address} is confirmed to {name}, and {reservation} reserves it since {since:.3f}")
+        if pool in self._leaving and self._leaving[pool] + NOTICE_SECONDS < asked:
+            raise Violation(
+                f"{address} is confirmed to {name}, and {pool} is being deleted since {self._leaving[pool]}"
+            )
         offered, since = self._offered.get(pool, (set(), 0.0))
         if address not in offered and since + NOTICE_SECONDS < asked:
             raise Violation(f"{address} is confirmed to {name}, and {pool} does not hand it out since {since:.3f}")
@@ -230,9 +235,12 @@ class Checker:
     def _pool(self, landing: Landing) -> None:
         name, after = landing.key[1], landing.after
         if after is None:
-            for known in (self._ledgers, self._pools, self._offered, self._sequences):
+            self._unused(name)
+            for known in (self._ledgers, self._pools, self._offered, self._sequences, self._leaving):
                 known.pop(name, None)
             return
+        if "deletionTimestamp" in after["metadata"]:
+            self._leaving.setdefault(name, landing.at)
         if landing.before is None or landing.before["spec"] != after["spec"]:
             offered = offered_by(after["spec"])
             if name not in self._offered or self._offered[name][0] != offered:
@@ -259,6 +267,16 @@ class Checker:
                 )
         self._counts(name, status, len(pending) + len(settled))
         self._apart(name, status["ledger"].get("slices") or {})
+
+    def _unused(self, name: str) -> None:
+        """A pool that is deleted stays for as long as an address of it is held."""
+        for uid, said in self._of_endpoint.items():
+            for address, pool in said:
+                if pool == name:
+                    raise Violation(f"{name} is gone, and {self._said[address][1]} ({uid}) holds {address} of it")
+        pending, settled = self._ledgers.get(name, ({}, set()))
+        if pending or settled:
+            raise Violation(f"{name} is gone, and its ledger held {sorted({*pending, *settled})}")
 
     def _counts(self, name: str, status: dict[str, Any], held: int) -> None:
         if status["allocated"] != held:
@@ -299,6 +317,8 @@ class Checker:
         for name, (pending, settled) in self._ledgers.items():
             if pending or settled:
                 return f"the ledger of {name} holds {sorted(pending.items())} pending, {sorted(settled)} settled"
+        if self._leaving:
+            return f"pools are still being deleted: {sorted(self._leaving)}"
         for name, pool in self._pools.items():
             status = pool.get("status") or {}
             if slices := (status.get("ledger") or {}).get("slices"):

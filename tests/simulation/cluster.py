@@ -4,6 +4,8 @@ import asyncio
 from random import Random
 from typing import Any
 
+import orjson
+
 from berth.kube.client import Object
 from tests.simulation.kubelets import Node, Pod
 from tests.simulation.objects import timestamp
@@ -21,6 +23,7 @@ class Cluster:
         self.nodes: list[Node] = []
         self.operators: list[Operator] = []
         self.pods: dict[str, Pod] = {}
+        self.specs: dict[str, dict[str, Any]] = {}  # of pools, by name
         self._made = 0
         self._shapes: list[Shape] = []
 
@@ -76,6 +79,12 @@ class Cluster:
             "reuseDelay": delay,
             "default": default,
         }
+        self.specs[name] = spec
+        self.make_pool(name)
+
+    def make_pool(self, name: str) -> None:
+        """As it was at first, with a UID of its own."""
+        spec = orjson.loads(orjson.dumps(self.specs[name]))
         self.world.api.store.make("ippools", {"metadata": {"name": name}, "spec": spec})
 
     def create_pod(self, name: str = "") -> None:

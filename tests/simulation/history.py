@@ -199,7 +199,7 @@ class History:
         free["sliced"] = 0  # whether a Pod fits there depends on which slices there are
         losers = self._losers()
         for pod in list(self.cluster.pods.values()):
-            fits = all(free[name] > 0 and name not in losers for name in pod.pools)
+            fits = all(free.get(name, 0) > 0 and name not in losers for name in pod.pools)
             if not fits or pod.leaving:
                 self.cluster.delete(pod, force=False)
                 continue

@@ -31,6 +31,7 @@ class Trouble:
             self._cut_watches,
             self._compact,
             self._change_pool,
+            self._delete_pool,
             self._reserve,
         ]
         chosen = [(each, random.uniform(0.2, 2.0)) for each in rare if random.random() < (0.6 if self.hard else 0.4)]
@@ -160,6 +161,8 @@ class Trouble:
     def _change_pool(self) -> None:
         """Grown, shrunk, with an exclusion, disabled: admission is away and lets everything pass."""
         pools = self.world.api.store.all("ippools")
+        if not pools:
+            return
         pool = self.random.choice(pools)["metadata"]["name"]
         self.world.note(f"* pool {pool} is changed")
         self.world.api.store.change("ippools", pool, "", self._respec, "someone")
@@ -176,6 +179,23 @@ class Trouble:
             spec["excludeIPs"] = [f"{stem}{separator}{int(low) + random.randint(0, 5):x}"] * (random.random() < 0.7)
         else:
             spec["disabled"] = not spec.get("disabled", False)
+
+    def _delete_pool(self) -> None:
+        """In use or not: admission is away. One of the same name, and the same addresses, comes after it."""
+        name = self.random.choice(sorted(self.cluster.specs))
+        if self.world.api.store.read("ippools", name) is not None:
+            self.world.note(f"* pool {name} is deleted")
+            self.world.api.store.remove("ippools", name)
+            self.world.loop.call_later(self.random.expovariate(1 / 5.0), self._make_pool, name)
+
+    def _make_pool(self, name: str) -> None:
+        if self.world.calm:
+            return
+        if self.world.api.store.read("ippools", name) is None:
+            self.world.note(f"* pool {name} is there again")
+            self.cluster.make_pool(name)
+        elif self.random.random() < 0.9:
+            self.world.loop.call_later(self.random.expovariate(1 / 2.0), self._make_pool, name)
 
     def _reserve(self) -> None:
         name = f"reserved-{self.random.randint(0, 1)}"

@@ -97,6 +97,9 @@ class Shelf:
         self.want(book)
 
     def _remove(self, book: Book) -> None:
+        """Several may learn that it is gone; by then another may have its name."""
+        if self._books.get(book.name) is not book:
+            return
         book.stop()
         book.unload()
         self._allocator.detach(book)
@@ -135,9 +138,8 @@ class Shelf:
             try:
                 return await self._api.get(POOLS.path(book.name))
             except NotFound:
-                if self._books.get(book.name) is book:
-                    self._remove(book)
-                    self.promotion.judge()
+                self._remove(book)
+                self.promotion.judge()
                 return None
             except KubeError as error:
                 log.warning("pool not readable, trying again", extra={"pool": book.name, "error": str(error)})
@@ -185,6 +187,8 @@ class Shelf:
             except NotFound:
                 self._remove(book)
                 continue
+            if self._books.get(book.name) is not book:
+                continue  # removed while it was read
             if item["metadata"]["uid"] != book.meta.uid:
                 self._remove(book)
                 self._add(item)
