@@ -12,10 +12,11 @@ from unittest import mock
 
 import berth_cni.releasing
 from berth.api.ippool import LedgerEntry
-from berth.controller import promotion, reclaimer
+from berth.controller import guard, promotion, reclaimer
 from berth.controller.allocator import Allocator
 from berth.controller.book import Book
 from berth.controller.claims import ClaimView, Seen, read
+from berth.controller.guard import Guard
 from berth.controller.promotion import Promotion
 from berth.controller.shelf import Shelf
 from berth.core.ledger import Image, Ledger
@@ -310,6 +311,36 @@ def cut_slices_twice() -> Patches:
     yield mock.patch.object(Ledger, "uncut", unheld)
 
 
+def no_finalizer() -> Patches:
+    """A pool serves without the finalizer that keeps it while it is in use."""
+    yield mock.patch.object(Guard, "_settled", return_value=True)
+
+
+def lift_at_once() -> Patches:
+    """A pool that is being deleted loses its finalizer whatever its ledger holds."""
+
+    async def lift(self: Guard, book: Book) -> bool:
+        try:
+            item = await self._api.get(POOLS.path(book.name))
+            await self._write(item, [])
+        except KubeError:
+            return False
+        return True
+
+    for module in (guard, promotion):
+        yield mock.patch.object(module, "empty", lambda book: book.terminating)
+    yield mock.patch.object(Guard, "_take_off", lift)
+
+
+def trust_the_silent() -> Patches:
+    """A Pod that is gone has no container any more, whether or not its node answers."""
+
+    def trusting(pod_uid: str, pod: PodFact | None, node: NodeFact | None) -> Kept | Release:
+        return judge(pod_uid, pod, NodeFact(True, False))
+
+    yield mock.patch.object(reclaimer, "judge", trusting)
+
+
 BUGS: Mapping[str, Callable[[], Patches]] = {
     bug.__name__.replace("_", "-"): bug
     for bug in (
@@ -333,6 +364,9 @@ BUGS: Mapping[str, Callable[[], Patches]] = {
         forget_reservations,
         forget_slices,
         cut_slices_twice,
+        no_finalizer,
+        lift_at_once,
+        trust_the_silent,
     )
 }
 

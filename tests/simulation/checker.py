@@ -111,6 +111,7 @@ class Checker:
         self._claimed: dict[str, float] = {}
         self._pods: dict[str, str] = {}  # claim that is no assertion -> UID of its Pod
         self._applications: dict[str, str] = {}  # UID of a Pod -> its application
+        self._waived: set[str] = set()
         self.adds = 0
         self.longest_wait = 0.0
 
@@ -120,6 +121,8 @@ class Checker:
         """An ADD has returned these addresses to a sandbox: it uses them from now on."""
         self.adds += 1
         self.longest_wait = max(self.longest_wait, waited)
+        if pod_uid in self._waived:
+            return
         sandbox = Sandbox(container, pod_uid, frozenset(addresses), self._clock())
         for address in sorted(sandbox.addresses):
             other = self._using.get(address)
@@ -133,6 +136,11 @@ class Checker:
     def ended(self, container: str) -> None:
         for address in [address for address, sandbox in self._using.items() if sandbox.container == container]:
             del self._using[address]
+
+    def waive(self, pod_uid: str) -> None:
+        """What this Pod's sandboxes have is not promised to them any more."""
+        self._waived.add(pod_uid)
+        self._using = {address: box for address, box in self._using.items() if box.pod_uid != pod_uid}
 
     # --- what the API keeps -----------------------------------------------------------------------------------------
 

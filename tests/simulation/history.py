@@ -28,6 +28,7 @@ from tests.simulation.world import World
 CALM_SECONDS = 240.0  # after calm every Pod that fits has its addresses within this
 QUIET_SECONDS = 240.0  # and after quiet every address is back
 STEP_SECONDS = 1.0
+OUTAGE_SECONDS = 24.0  # nodes that are away at calm are back within this
 SHARED_MEMORY = Path("/dev/shm")
 
 
@@ -80,6 +81,7 @@ class History:
         if trace:
             self.world.note = api.note = self.note
         self.cluster = Cluster(self.world, random)
+        self.trouble = Trouble(self.cluster, random, self.hard)
 
     # --- the three parts --------------------------------------------------------------------------------------------
 
@@ -101,7 +103,7 @@ class History:
 
     async def _trouble(self) -> None:
         random = self.random
-        events = Trouble(self.cluster, random, self.hard).events()
+        events = self.trouble.events()
         for _ in range(random.randint(30, 70) if self.hard else random.randint(5, 30)):
             (event,) = random.choices([each for each, _ in events], [weight for _, weight in events])
             event()
@@ -116,9 +118,9 @@ class History:
         world.api.faults.calm()
         world.api.come_back()
         for node in self.cluster.nodes:
-            node.agent.client.severed = False
+            world.loop.call_later(self.random.uniform(0.0, OUTAGE_SECONDS), self.trouble.outages.end, node)
             node.agent.process.resume()
-            node.agent.start()
+            node.start_agent()
         leading = [operator for operator in self.cluster.operators if operator.leads]
         stays = self.random.choice(leading) if leading and self.random.random() < 0.5 else None
         for operator in self.cluster.operators:

@@ -5,6 +5,7 @@ that change nothing write nothing. Every write is told to the watches, and to wh
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import orjson
 
@@ -38,7 +39,7 @@ class Store:
     def make(self, plural: str, body: Object, by: str = "someone") -> Object:
         return self.create(Target(plural, body["metadata"].get("namespace", ""), "", ""), body, by, status=True)
 
-    def change(self, plural: str, name: str, namespace: str, change: Callable[[Object], None], by: str) -> None:
+    def change(self, plural: str, name: str, namespace: str, change: Callable[[Object], Any], by: str) -> None:
         """Anything of an object, spec and status alike."""
         stored = self._kept.get(plural, {}).get((namespace, name))
         if stored is not None:

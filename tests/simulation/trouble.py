@@ -7,12 +7,13 @@ from typing import Any
 from berth.kube.client import Object
 from tests.simulation.cluster import Cluster
 from tests.simulation.operators import Operator
+from tests.simulation.outages import Outages
 
 
 class Trouble:
     def __init__(self, cluster: Cluster, random: Random, hard: bool) -> None:
         self.cluster, self.random, self.hard = cluster, random, hard
-        self.world = cluster.world
+        self.world, self.outages = cluster.world, Outages(cluster)
 
     def events(self) -> list[tuple[Callable[[], None], float]]:
         """What may happen in this history, and how often: each history leaves some of it out."""
@@ -32,6 +33,8 @@ class Trouble:
             self._compact,
             self._change_pool,
             self._delete_pool,
+            self.outages.begin,
+            self._force_delete_lost,
             self._reserve,
         ]
         chosen = [(each, random.uniform(0.2, 2.0)) for each in rare if random.random() < (0.6 if self.hard else 0.4)]
@@ -48,6 +51,12 @@ class Trouble:
             if self.random.random() < 0.5:
                 self.cluster.create_pod(pod.name)
 
+    def _force_delete_lost(self) -> None:
+        """One whose node does not answer, whether or not it was asked to go before."""
+        lost = [pod for node in self.cluster.nodes if node.away for pod in node.pods.values() if node.there(pod)]
+        if lost:
+            self.cluster.delete(self.random.choice(lost), force=True)
+
     def _replace_pod(self) -> None:
         """One goes and one comes at the same time, as when a Deployment rolls."""
         self._delete_pod()
@@ -60,7 +69,7 @@ class Trouble:
             self.cluster.delete(pod, force=False)
 
     def _finish_pod(self) -> None:
-        if (pod := self.cluster.some_pod()) is None:
+        if (pod := self.cluster.some_pod()) is None or pod.node.away:
             return
         self.world.note(f"* Pod {pod.name} ({pod.uid}) has finished")
         pod.finished = True
@@ -81,9 +90,10 @@ class Trouble:
         )
 
     def _crash_agent(self) -> None:
-        agent = self.random.choice(self.cluster.nodes).agent
-        agent.crash()
-        self.world.loop.call_later(self.random.expovariate(1 / 3.0), agent.start)
+        node = self.random.choice(self.cluster.nodes)
+        if not node.off:
+            node.agent.crash()
+            self.world.loop.call_later(self.random.expovariate(1 / 3.0), node.start_agent)
 
     def _pause_agent(self) -> None:
         process = self.random.choice(self.cluster.nodes).agent.process
