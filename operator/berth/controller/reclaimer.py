@@ -34,9 +34,9 @@ from berth.kube.resources import ENDPOINTS, NODES, PODS
 log = logging.getLogger(__name__)
 
 LOOK_SECONDS = 1.0
-# A claim asserted again may be of a Pod that the API has forgotten, and whose kubelet is only about to end it: longer
-# than a Pod's usual 30 s to end.
-REASSERTED_GRACE_SECONDS = 60.0
+# The grace of a Pod whose kubelet has only just learnt that it is gone: its node did not answer before, or the API has
+# forgotten it (its claim was asserted again). Longer than a Pod's usual 30 s to end.
+KUBELET_GRACE_SECONDS = 60.0
 
 OUT_OF_SERVICE = "node.kubernetes.io/out-of-service"
 NETWORK_STATUS = "k8s.v1.cni.cncf.io/network-status"
@@ -55,11 +55,12 @@ class Reclaimer:
         self._told = told  # the herald: this claim was taken off, its Pod is there or not
         self._parking = Parking(api, settings, told)
         self._suspects: dict[str, float] = {}  # claim -> when to look
+        self._silent: set[str] = set()  # those of them whose node did not answer when it was looked at
         self._doubts: dict[Berth, float] = {}
 
     def suspect(self, seen: Seen) -> None:
         """Its Pod was just seen to be gone, or not seen at all: the grace begins anew."""
-        grace = REASSERTED_GRACE_SECONDS if seen.claim.reasserted else self._settings.grace
+        grace = KUBELET_GRACE_SECONDS if seen.claim.reasserted else self._settings.grace
         self._suspects[seen.claim.uid] = self._clock() + grace
 
     def suspects(self, uid: str) -> bool:
@@ -96,6 +97,7 @@ class Reclaimer:
                 continue  # seen to be gone while it was looked at: its grace has begun anew
             if done:
                 del self._suspects[uid]
+                self._silent.discard(uid)
             else:
                 self._suspects[uid] = now + self._settings.recheck
         await self._parking.look(allocator, now)
@@ -113,7 +115,13 @@ class Reclaimer:
         node = await self._read(NODES.path(claim.node))
         verdict = judge(claim.pod_uid, _pod_fact(pod), _node_fact(node))
         if isinstance(verdict, Held):
+            if verdict.recheck:
+                self._silent.add(claim.uid)
             return not verdict.recheck
+        if verdict.reason is Reason.POD_GONE and claim.uid in self._silent:
+            self._silent.discard(claim.uid)
+            self._suspects[claim.uid] = self._clock() + KUBELET_GRACE_SECONDS
+            return False  # its node answers again: its kubelet hears of the Pod's end only now
         # If it is another by now, or its end is on its way to us, it is looked at again.
         parks = await self._parking.stays(allocator, claim)
         if not await (self._parking.park(allocator, seen) if parks else self._delete(seen)):

@@ -8,7 +8,8 @@
     gone, or another UID              gone                        released: NodeGone
     gone, or another UID              out-of-service taint        released: NodeOutOfService
     gone, or another UID              not Ready                   held: the container may still run
-    gone, or another UID              Ready                       released: PodGone
+    gone, or another UID              Ready                       released: PodGone (a grace later, if its node was
+                                                                  not Ready before: its kubelet hears only now)
 
 Default to held: what could not be read is no reason to free anything. Each verdict is reached after a first observation
 (a watch no longer shows the Pod) and a grace; this is the second.
