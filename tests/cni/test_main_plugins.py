@@ -1,4 +1,5 @@
-"""bridge, macvlan and ptp over Berth, executed by cnitool as a runtime executes them; cases 64 to 68 of docs/cni.md.
+"""bridge, macvlan and ptp over Berth, executed by cnitool as a runtime executes them; cases 64 to 68 and 72 of
+docs/cni.md.
 
 The "host" is a network namespace of its own, so that no bridge of a test is the machine's.
 """
@@ -57,7 +58,8 @@ class Host:
     def configure(self, version: str, main: dict[str, Any], *pools: str, **capabilities: bool) -> None:
         ipam = self.story.nodes[0].ipam(*pools)
         plugin = {**main, "ipam": ipam, "capabilities": capabilities}
-        conflist = {"cniVersion": version, "name": "net", "plugins": [plugin]}
+        # A network of its own: libcni remembers attachments by it, for the whole machine.
+        conflist = {"cniVersion": version, "name": self.name, "plugins": [plugin]}
         (self.folder / "net.conflist").write_text(json.dumps(conflist))
 
     async def cnitool(self, verb: str, sandbox: str, pod: Pod, caps: str = "", more: str = "") -> tuple[int, str]:
@@ -68,7 +70,7 @@ class Host:
             "CNI_ARGS": pod.cni_args + more,
             "CAP_ARGS": caps,
         }
-        words = ["ip", "netns", "exec", self.name, str(self.plugins / "cnitool"), verb, "net"]
+        words = ["ip", "netns", "exec", self.name, str(self.plugins / "cnitool"), verb, self.name]
         done = await asyncio.to_thread(
             subprocess.run,
             [*words, f"/run/netns/{sandbox}"],
@@ -134,6 +136,27 @@ async def test_add_check_del_by_a_main_plugin(host: Host, main: str, version: st
     # 65: the namespace is gone before its DEL
     run("ip", "netns", "delete", second)
     await host.cnitool("del", second, pods[1])
+    assert await story.endpoints() == []
+    await story.empty()
+
+
+# 72: bridge passes STATUS on; GC it does not, but libcni's own sends the DELs of what it remembers
+async def test_status_and_gc_by_cnitool(host: Host) -> None:
+    story, node = host.story, host.story.nodes[0]
+    host.configure("1.1.0", MAIN["bridge"], await story.pool())
+    sandboxes, pods = [host.sandbox(), host.sandbox()], await story.pods(2)
+    for sandbox, pod in zip(sandboxes, pods, strict=True):
+        await host.add(sandbox, pod)
+    await host.succeed("status", sandboxes[0], pods[0])
+    node.process.kill()
+    node.process.stop()
+    code, said = await host.cnitool("status", sandboxes[0], pods[0])
+    assert code != 0
+    assert "is the agent running on this node?" in said
+    await asyncio.to_thread(node.start)
+    await host.succeed("status", sandboxes[0], pods[0])
+    assert len(await story.endpoints()) == 2
+    await host.succeed("gc", sandboxes[0], pods[0])
     assert await story.endpoints() == []
     await story.empty()
 
