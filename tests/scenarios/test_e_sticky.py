@@ -105,9 +105,10 @@ def test_scaled_down_frees_unless_the_pool_retains_and_a_set_that_is_gone_frees_
     story.check()
     for name in named:
         story.stateful_set(name, 3)
-    assert story.add("other", pools=story.pool("frees")).addresses == ("10.104.5.3",)
+    # Both were freed in one look, and are had by whoever comes.
+    taken = {story.add("other", pools=story.pool("frees")).addresses, story.add("frees-2", **named["frees"]).addresses}
+    assert taken == {("10.104.5.2",), ("10.104.5.3",)}
     assert story.add("keeps-2", **named["keeps"]).addresses == ("10.104.6.3",)
-    assert story.add("frees-2", **named["frees"]).addresses == ("10.104.5.2",)
     # With the set, all goes: also what its pool retains.
     story.place.plane.kubectl("delete", "statefulset", "keeps", "-n", "e-scaled")
     story.end("keeps-2")
