@@ -77,4 +77,4 @@ async def test_no_suspect_is_lost(story: str, refusals: int, again: bool, looks:
 
 
 def test_the_grace_of_what_was_asserted_again_is_longer() -> None:
-    assert Settings().grace < reclaimer.REASSERTED_GRACE_SECONDS
+    assert Settings().grace < reclaimer.KUBELET_GRACE_SECONDS
