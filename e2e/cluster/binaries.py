@@ -81,7 +81,7 @@ class Module:
 
 
 PROGRAMS = ("kubernetes", "etcd", "containerd", "cni")
-KNOWN = {name: Module(MODULES / name) for name in (*PROGRAMS, "suites")}
+KNOWN = {name: Module(MODULES / name) for name in (*PROGRAMS, "multus", "suites")}
 
 
 def cache_folder() -> Path:

@@ -122,9 +122,9 @@ class Cluster:
         self._plane.start()
         pause = images.write_pause(self.directory / "images" / "pause.tar")
         for index in range(1, self._count + 1):
-            node = Node(index, self._plane, self.network, self._max_pods)
+            node = Node(index, self._count, self._plane, self.network, self._max_pods)
             self.nodes[node.name] = node
-            node.create(self._count)
+            node.create()
             node.start(pause)
         wait_for("every kubelet's Node object", self._registered, 60)
 

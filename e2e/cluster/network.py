@@ -66,6 +66,10 @@ class Network:
         """A range for Pods of one node, routed on all others: for IPAM that gives each node its own."""
         return f"10.244.{node}.0/24"
 
+    def link(self, node: int) -> str:
+        """The end of a node's veth pair that is on the bridge."""
+        return f"{self.bridge}-{node}"
+
     def create(self) -> None:
         """Makes the bridge; refuses a subnet that this machine already reaches some other way."""
         if route := _route_into(self.subnet):
@@ -76,7 +80,7 @@ class Network:
 
     def attach(self, node: int, namespace: int, nodes: int) -> None:
         """Joins the network namespace of a process to the bridge as its eth0, with routes to the other nodes' Pods."""
-        outer = f"{self.bridge}-{node}"
+        outer = self.link(node)
         run("ip", "link", "add", outer, "type", "veth", "peer", "name", "eth0", "netns", str(namespace))
         run("ip", "link", "set", outer, "master", self.bridge, "up")
         inside = ["nsenter", "-t", str(namespace), "-n", "ip"]

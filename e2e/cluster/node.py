@@ -37,6 +37,8 @@ class Node:
     """One node of a cluster; `index` counts from 1 and gives its name and addresses."""
 
     index: int
+    count: int
+    """Of the nodes of the cluster."""
     plane: ControlPlane
     network: Network
     max_pods: int = 250
@@ -55,29 +57,21 @@ class Node:
     def folder(self) -> Path:
         return self.plane.directory / self.name
 
-    def create(self, nodes: int) -> None:
+    def create(self) -> None:
         """Makes the namespaces, the private file systems and the link to the bridge."""
-        binary = binaries.ensure(*TOOLS, *PLUGINS)
+        binary = binaries.ensure(*PLUGINS)
         self.folder.mkdir(parents=True, exist_ok=True)
-        sleeper = ["unshare", "-m", "-n", "-u", "--propagation", "private", "sleep", "infinity"]
-        self._start("namespaces", sleeper)
-        comm = Path(f"/proc/{self.processes['namespaces'].pid}/comm")
-        wait_for(f"the namespaces of {self.name}", lambda: comm.read_text() == "sleep\n", 10, pause=0.005)
+        self._sleep(["unshare", "-m", "-n", "-u", "--propagation", "private"])
         self.run("sh", "-euc", self._mounts())
-        self.network.attach(self.index, self.processes["namespaces"].pid, nodes)
-        self.run("sh", "-euc", "echo 1 > /proc/sys/net/ipv4/ip_forward")
+        self._attach()
         self.run("mkdir", "-p", "/opt/cni/bin", "/etc/cni/net.d")
         self.run("cp", "-L", *(str(binary / plugin) for plugin in PLUGINS), "/opt/cni/bin/")
 
     def start(self, pause: Path) -> None:
         """Starts containerd, gives it the pause image, then starts kubelet and kube-proxy."""
-        binary = binaries.ensure(*TOOLS)
-        self._write("containerd.toml", _containerd_config())
-        self._enter("containerd", [str(binary / "containerd"), "--config", str(self.folder / "containerd.toml")])
-        wait_for(f"containerd of {self.name}", self._containerd_answers, 30)
+        self._start_containerd()
         self.import_image(pause)
-        self._enter("kubelet", self._kubelet(binary))
-        self._enter("kube-proxy", self._kube_proxy(binary))
+        self._start_kubelet()
 
     def run(self, *argv: str, timeout: float = 120) -> str:
         """Runs a command of this machine inside the node and returns its standard output."""
@@ -102,13 +96,39 @@ class Node:
         plugin = {"type": "bridge", "bridge": "cni0", "isGateway": True, "ipam": ipam}
         return {"cniVersion": "1.0.0", "name": "bridge", "plugins": [plugin]}
 
+    def containers(self) -> dict[str, int]:
+        """The process of each container that runs, sandboxes too, by its ID: what containerd says of them."""
+        listed = (line.split() for line in self._ctr("tasks", "ls").splitlines()[1:])
+        return {identifier: int(pid) for identifier, pid, status in listed if status == "RUNNING"}
+
     def in_container(self, container: str, *argv: str) -> str:
         """Runs a command of this machine in the network namespace of a container, named by its ID."""
-        for line in self._ctr("tasks", "ls").splitlines()[1:]:
-            identifier, pid, *_ = line.split()
-            if identifier == container.rsplit("/", 1)[-1]:
-                return run("nsenter", "-t", pid, "-n", *argv)
-        raise ClusterError(f"{self.name} runs no container {container}: look at `ctr tasks ls`")
+        pid = self.containers().get(container.rsplit("/", 1)[-1])
+        if pid is None:
+            raise ClusterError(f"{self.name} runs no container {container}: look at `ctr tasks ls`")
+        return run("nsenter", "-t", str(pid), "-n", *argv)
+
+    def _sleep(self, inside: list[str]) -> None:
+        """Starts the process that holds the node's namespaces, which the given command makes or enters."""
+        self._start("namespaces", [*inside, "sleep", "infinity"])
+        comm = Path(f"/proc/{self.processes['namespaces'].pid}/comm")
+        wait_for(f"the namespaces of {self.name}", lambda: comm.read_text() == "sleep\n", 10, pause=0.005)
+
+    def _attach(self) -> None:
+        self.network.attach(self.index, self.processes["namespaces"].pid, self.count)
+        self.run("sh", "-euc", "echo 1 > /proc/sys/net/ipv4/ip_forward")
+
+    def _start_containerd(self) -> None:
+        binary = binaries.ensure(*TOOLS)
+        self._write("containerd.toml", _containerd_config())
+        self._enter("containerd", [str(binary / "containerd"), "--config", str(self.folder / "containerd.toml")])
+        wait_for(f"containerd of {self.name}", self._containerd_answers, 30)
+
+    def _start_kubelet(self) -> None:
+        """kubelet, and kube-proxy beside it."""
+        binary = binaries.ensure(*TOOLS)
+        self._enter("kubelet", self._kubelet(binary))
+        self._enter("kube-proxy", self._kube_proxy(binary))
 
     def _ctr(self, *argv: str) -> str:
         binary = binaries.ensure("ctr")

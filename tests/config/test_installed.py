@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from e2e.cluster import CommandError, ControlPlane, Options
 from e2e.cluster.shell import wait_for
@@ -115,6 +116,14 @@ def test_the_api_server_takes_everything_and_finds_nothing_odd_in_the_policy(pla
     assert rendered.count("\nkind: ") + rendered.startswith("kind: ") == len(load())
     policy = json.loads(plane.kubectl("get", "validatingadmissionpolicy", "berth-endpoints", "-o", "json"))
     assert "expressionWarnings" not in policy.get("status", {}).get("typeChecking", {})
+
+
+def test_on_one_node_every_part_that_is_bound_to_a_port_has_one_replica(plane: ControlPlane) -> None:
+    rendered = list(yaml.safe_load_all(plane.kubectl("kustomize", str(CONFIG / "single-node"))))
+    deployments = [each for each in load() if each["kind"] == "Deployment"]
+    of_one = [each for each in rendered if each["kind"] == "Deployment"]
+    assert [each["metadata"]["name"] for each in of_one] == [each["metadata"]["name"] for each in deployments]
+    assert [each["spec"]["replicas"] for each in of_one] == [1, 1]
 
 
 def test_applying_it_again_changes_nothing(plane: ControlPlane) -> None:

@@ -1,15 +1,13 @@
 """Stories on a real cluster: kubelets, containerd, macvlan, Berth as Pods under its own service accounts."""
 
-import contextlib
-import json
 import os
 import signal
-from pathlib import Path
 
 import pytest
 
 from e2e.cluster import Cluster
 from e2e.cluster.errors import CommandError
+from tests.e2e.parts import leader
 from tests.e2e.stage import Stage, pool
 
 pytestmark = pytest.mark.cluster
@@ -56,8 +54,8 @@ def test_the_leader_is_killed_in_the_middle_of_a_rollout_of_fifty(cluster: Clust
     stage = Stage(cluster, "killed")
     stage.open(pool("fifty", "10.82.0.0/24", ips=["10.82.0.1-10.82.0.50"]))
     stage.deploy("web", 50)
-    _await_some(stage, 5)
-    _kill_leader(cluster)
+    stage.await_some(5)
+    os.kill(leader(cluster), signal.SIGKILL)
     snapshot = stage.await_running(50)
     stage.check(snapshot)
     stage.close()
@@ -71,31 +69,3 @@ def test_an_overlapping_pool_is_refused_by_kubectl_apply(cluster: Cluster) -> No
     for part in ("second", "first", "10.83.0.15-10.83.0.20", "excludeIPs"):
         assert part in str(refused.value)
     stage.close()
-
-
-def _await_some(stage: Stage, running: int) -> None:
-    while len(stage.look().running()) < running:
-        pass
-
-
-def _kill_leader(cluster: Cluster) -> None:
-    """SIGKILL to the process that holds the Lease."""
-    lease = json.loads(cluster.kubectl("get", "lease", "-n", "berth-system", "berth-operator", "-o", "json"))
-    leader: str = lease["spec"]["holderIdentity"]
-    pods = json.loads(cluster.kubectl("get", "pods", "-n", "berth-system", "-o", "json"))["items"]
-    node_of = {pod["metadata"]["name"]: pod["spec"]["nodeName"] for pod in pods}
-    pod = next(name for name in node_of if leader.startswith(name))
-    uid = next(each["metadata"]["uid"] for each in pods if each["metadata"]["name"] == pod)
-    os.kill(_process_of(uid, "operator"), signal.SIGKILL)
-
-
-def _process_of(pod_uid: str, command: str) -> int:
-    """The process of a Pod, found as this machine sees it: its cgroup carries the Pod's UID."""
-    for folder in Path("/proc").iterdir():
-        if not folder.name.isdecimal():
-            continue
-        with contextlib.suppress(OSError):
-            words = (folder / "cmdline").read_text().split("\0")
-            if command in words and pod_uid in (folder / "cgroup").read_text():
-                return int(folder.name)
-    raise AssertionError(f"Pod {pod_uid} runs no {command}")
