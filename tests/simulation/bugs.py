@@ -373,18 +373,20 @@ BUGS: Mapping[str, Callable[[], Patches]] = {
 
 # A seed that showed each on 2026-11-23, to begin the search with.
 FIRST: Mapping[str, int] = {
-    "no-precondition": 12,
-    "take-back": 363,
-    "claims-before-ledger": 20,
-    "release-by-name": 102,
+    "no-precondition": 20,
+    "take-back": 368,
+    "claims-before-ledger": 94,
+    "release-by-name": 113,
     "one-observation": 36,
-    "settle-before-confirm": 220,
-    "no-pending-list": 619,
-    "any-container": 100,
-    "resurrect": 56,
-    "unknown-is-done": 103,
-    "forget-slices": 34,
-    "cut-slices-twice": 16,
+    "settle-before-confirm": 260,
+    "no-pending-list": 651,
+    "any-container": 139,
+    "resurrect": 268,
+    "unknown-is-done": 121,
+    "forget-slices": 37,
+    "cut-slices-twice": 22,
+    "ignore-sequence": 139,
+    "trust-the-silent": 156,
 }
 
 

@@ -94,6 +94,10 @@ class Allocator:
         self.world.live.pop(claim.uid, None)
         for holding in claim.holdings:
             self._hold(claim, (holding.pool, holding.address))
+        for attachment in _attachments(claim):
+            if attachment in self.kept:
+                # Kept after it had been granted something: its Pod has that now, and not what was kept.
+                self._release_all(self.kept.give_up(attachment))
         if claim.held_for is not None:
             self._meet(claim)
 
@@ -346,8 +350,7 @@ class Allocator:
         )
 
     def _choice(self, claim: Claim, around: Surroundings) -> tuple[Claim, Choice] | Refused:
-        # One kept because its Pod reports it has no network: the status names the interface alone.
-        for attachment in (claim.attachment, (claim.pod_uid, "", claim.interface)):
+        for attachment in _attachments(claim):
             if attachment in self.kept:
                 return self._regain(claim, around, attachment)
         if claim.reasserted and (known := self._asserted(claim)) is not None:
@@ -527,3 +530,8 @@ def _uncut(pool: Pool) -> Pool:
 def _families(claim: Claim) -> frozenset[Family]:
     """Those it asks for, as far as it says."""
     return claim.families or frozenset(family for family, names in claim.pools.items() if names)
+
+
+def _attachments(claim: Claim) -> tuple[Attachment, Attachment]:
+    """Under which something may be kept for it: what its Pod's status reports names the interface alone."""
+    return claim.attachment, (claim.pod_uid, "", claim.interface)
