@@ -43,7 +43,7 @@ def test_faults_on_real_processes_break_no_promise(capsys: pytest.CaptureFixture
         )
     assert code == 0, said[-8000:]
     assert report["adds"] > 20 * MINUTES
-    assert len(report["faults"]) > 10
+    assert len(report["faults"]) > 3 * MINUTES
     assert [place for place in process.marked().values() if place.is_relative_to(folder)] == []
     folder.rmdir()  # it is empty
 
