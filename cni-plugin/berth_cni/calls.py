@@ -48,6 +48,7 @@ class Add:
     families: tuple[str, ...] = ()
     addresses: tuple[str, ...] = ()
     dns: Mapping[str, Any] = field(default_factory=dict)
+    default_route: bool | None = None  # None: as the pool has it
 
 
 @dataclass(frozen=True, slots=True)

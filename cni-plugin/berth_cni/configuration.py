@@ -155,9 +155,21 @@ def _add(version: str, attachment: Attachment, document: Mapping[str, Any], args
     addresses = requested_addresses(document, arguments)
     if isinstance(addresses, CniError):
         return addresses
+    default = ipam.get("defaultRoute")
+    if default is not None and not isinstance(default, bool):
+        return CniError(BAD_CONFIGURATION, f"ipam.defaultRoute: {shown(default)} is neither true nor false")
     dns = document.get("dns")
-    unique = tuple(dict.fromkeys(families))
-    return Add(version, attachment, pod, lists[0], lists[1], unique, addresses, dns if isinstance(dns, dict) else {})
+    return Add(
+        version,
+        attachment,
+        pod,
+        lists[0],
+        lists[1],
+        tuple(dict.fromkeys(families)),
+        addresses,
+        dns if isinstance(dns, dict) else {},
+        default,
+    )
 
 
 def _strings(ipam: Mapping[str, Any], key: str) -> tuple[str, ...] | CniError:

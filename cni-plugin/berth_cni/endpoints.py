@@ -14,6 +14,7 @@ from berth.kube.resources import API_VERSION, ENDPOINTS
 from berth_cni.calls import Add, Attachment
 
 _LONGEST_NAME = 253
+_ASKED = ("ipv4Pools", "ipv6Pools", "families", "addresses", "defaultRoute")
 _NOT_IN_A_NAME = re.compile(r"[^a-z0-9]+")
 
 
@@ -94,13 +95,14 @@ def body_of(add: Add, node: str) -> dict[str, Any]:
 
 def asked_of(add: Add) -> dict[str, Any]:
     """What the claim asks for; as in the API, nothing that is empty."""
-    asked = {
+    lists = {
         "ipv4Pools": add.ipv4_pools,
         "ipv6Pools": add.ipv6_pools,
         "families": add.families,
         "addresses": add.addresses,
     }
-    return {key: list(value) for key, value in asked.items() if value}
+    asked: dict[str, Any] = {key: list(value) for key, value in lists.items() if value}
+    return asked if add.default_route is None else {**asked, "defaultRoute": add.default_route}
 
 
 def read(found: Mapping[str, Any]) -> Held:
@@ -121,7 +123,7 @@ def read(found: Mapping[str, Any]) -> Held:
         pod_uid=spec["pod"]["uid"],
         node=spec["node"],
         attachment=Attachment(spec["network"], spec["containerID"], spec["interface"]),
-        asked={key: spec[key] for key in ("ipv4Pools", "ipv6Pools", "families", "addresses") if spec.get(key)},
+        asked={key: spec[key] for key in _ASKED if spec.get(key) not in (None, [])},
         deleting="deletionTimestamp" in metadata,
         addresses=tuple(
             Address(each["family"], each["address"], each.get("gateway"), each["pool"])

@@ -149,7 +149,8 @@ class Stage:
         **annotations: str,
     ) -> Answer:
         """Makes the Pod if it is not there, and calls the executable for one interface of it. `_` in the name of an
-        annotation is written `.`: `pools_net1`. `owner`: the kind of its controller, or the whole reference to it."""
+        annotation is written `.`: `pools_net1`; of `default_route` alone it is a dash. `owner`: the kind of its
+        controller, or the whole reference to it."""
         namespace = namespace or self.namespace
         uid = self._pod(namespace, pod, node, owner, labels or {}, annotations)
         container = uuid.uuid4().hex
@@ -225,7 +226,7 @@ class Stage:
             "name": name,
             "namespace": namespace,
             "labels": dict(labels),
-            "annotations": {PREFIX + key.replace("_", "."): text for key, text in said.items()},
+            "annotations": {PREFIX + _annotation(key): text for key, text in said.items()},
         }
         if isinstance(owner, dict):
             metadata["ownerReferences"] = [owner]
@@ -306,3 +307,7 @@ class Stage:
         self._kubectl("delete", "ippool", "--ignore-not-found", *self._pools)
         for kind, name in self._others:
             self._kubectl("delete", kind, name)
+
+
+def _annotation(key: str) -> str:
+    return "default-route" if key == "default_route" else key.replace("_", ".")

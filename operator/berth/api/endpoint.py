@@ -11,6 +11,7 @@ from berth.api.names import REASSERTED
 from berth.core.claim import Claim, Holding, Owner
 from berth.core.pool import BadField, Pool
 from berth.core.ranges import Family, Malformed, format_address, parse_address
+from berth.core.routing import NO_SAY, Routing, routes_of
 
 
 class PodReference(Wire):
@@ -28,6 +29,7 @@ class EndpointSpec(Wire):
     ipv6_pools: tuple[str, ...] = Field((), alias="ipv6Pools")
     families: tuple[Family, ...] = ()
     addresses: tuple[str, ...] = ()
+    default_route: bool | None = Field(None, alias="defaultRoute")
 
 
 class AddressEntry(Wire):
@@ -101,25 +103,25 @@ class Endpoint(Wire):
             pools={Family.IPV4: self.spec.ipv4_pools, Family.IPV6: self.spec.ipv6_pools},
             families=frozenset(self.spec.families),
             wanted=wanted,
+            routing=NO_SAY if self.spec.default_route is None else Routing(default=self.spec.default_route),
             holdings=tuple(holdings),
             reasserted=REASSERTED in self.metadata.annotations,
             held_for=None if keeper is None else Owner(keeper.kind, keeper.name, keeper.uid),
         )
 
 
-def write_addresses(granted: Iterable[tuple[Pool, int]]) -> dict[str, list[dict[str, Any]]]:
-    """`status.addresses` and `status.routes` for what was granted."""
+def write_addresses(granted: Iterable[tuple[Pool, int]], routing: Routing = NO_SAY) -> dict[str, list[dict[str, Any]]]:
+    """`status.addresses` and `status.routes` for what was granted, with the routes that were asked for."""
     addresses: list[dict[str, Any]] = []
     routes: list[dict[str, Any]] = []
     for pool, address in granted:
         text = f"{format_address(pool.family, address)}/{pool.subnet.prefix}"
         entry = {"family": pool.family.value, "address": text, "pool": pool.name}
-        if pool.gateway is not None:
-            entry["gateway"] = format_address(pool.family, pool.gateway)
+        gateway, with_it = routes_of(pool, routing)
+        if gateway is not None:
+            entry["gateway"] = gateway
         addresses.append(entry)
-        routes += [
-            {"dst": route.destination, **({"gw": route.gateway} if route.gateway else {})} for route in pool.routes
-        ]
+        routes += [{"dst": route.destination, **({"gw": route.gateway} if route.gateway else {})} for route in with_it]
     return {"addresses": addresses, "routes": routes}
 
 

@@ -25,6 +25,7 @@ from berth.core.ranges import Family, Ranges
 from berth.core.reasons import Reason
 from berth.core.reclaim import Release
 from berth.core.request import decide
+from berth.core.routing import Routing
 from berth.core.selection import Choice, Offer, Refused
 from berth.core.settled import Settled
 
@@ -70,7 +71,8 @@ class Allocator:
         self.refusals: dict[str, Refused] = {}
         self._postponed: set[str] = set()  # until a pool that might serve them is loaded and judged
         self._pending: dict[str, dict[str, int]] = {}  # claim -> pool -> address, as the ledgers' pending has it
-        self._complete: set[str] = set()  # those of them that have an address of every family they are to have
+        # Those of them that have an address of every family they are to have, and the routes to come with those.
+        self._complete: dict[str, Routing] = {}
         self.holders = Holders()
         self.kept = Kept()
         self.doubted: Callable[[str], int] = lambda pool: 0  # the reclaimer: how many of its addresses are in doubt
@@ -90,7 +92,7 @@ class Allocator:
         self.waiting.leave(claim.uid)
         self.refusals.pop(claim.uid, None)
         self._pending.pop(claim.uid, None)
-        self._complete.discard(claim.uid)
+        self._complete.pop(claim.uid, None)
         self.world.live.pop(claim.uid, None)
         for holding in claim.holdings:
             self._hold(claim, (holding.pool, holding.address))
@@ -129,7 +131,7 @@ class Allocator:
             "an address was granted that an Endpoint holds",
             extra={"pool": book.name, "address": contested.address, "claim": contested.claim},
         )
-        self._complete.discard(contested.claim)
+        self._complete.pop(contested.claim, None)
         pools = self._pending.get(contested.claim, {})
         pools.pop(book.name, None)
         if not pools:
@@ -142,7 +144,7 @@ class Allocator:
         self.waiting.leave(claim.uid)
         self.refusals.pop(claim.uid, None)
         self._postponed.discard(claim.uid)
-        self._complete.discard(claim.uid)
+        self._complete.pop(claim.uid, None)
         self.world.live.pop(claim.uid, None)
         for name in self._pending.pop(claim.uid, ()):
             book = self.books.get(name)
@@ -228,7 +230,7 @@ class Allocator:
         """Its ledger is no longer known: what it had granted is decided again when it is."""
         for claim, pools in list(self._pending.items()):
             if pools.pop(book.name, None) is not None:
-                self._complete.discard(claim)
+                self._complete.pop(claim, None)
                 self._postponed.add(claim)
             if not pools:
                 del self._pending[claim]
@@ -303,7 +305,7 @@ class Allocator:
         ledgers = {pool.name: ledger for pool in pools if (ledger := self.books[pool.name].ledger) is not None}
         match grant(claim, choice, ledgers, self._clock()):
             case Granted(addresses):
-                self._grant(uid, addresses)
+                self._grant(uid, addresses, claim.routing)
             case Waiting() as waiting:
                 if self.refusals.get(uid) != waiting.refusal:
                     self.refusals.pop(uid, None)  # of a moment when the pools were not known yet: it must not be told
@@ -403,11 +405,11 @@ class Allocator:
         default = frozenset(offer.pool.family for offer in self.offers.values() if offer.pool.default)
         return _families(claim) or default
 
-    def _grant(self, uid: str, addresses: tuple[tuple[Pool, int], ...]) -> None:
+    def _grant(self, uid: str, addresses: tuple[tuple[Pool, int], ...], routing: Routing) -> None:
         self.waiting.leave(uid)
         self.refusals.pop(uid, None)
         self._pending[uid] = {pool.name: address for pool, address in addresses}
-        self._complete.add(uid)
+        self._complete[uid] = routing
         METRICS.grants.inc()
         for pool, _ in addresses:
             self.books[pool.name].touch()
@@ -448,7 +450,7 @@ class Allocator:
             pools = {name: self.books[name].pool for name in self._pending[uid]}
             granted = [(pool, self._pending[uid][name]) for name, pool in pools.items() if isinstance(pool, Pool)]
             around = self.world.around(seen.claim)
-            return {**write_addresses(granted), **write_held_for(around.owner if around else None)}, None
+            return {**write_addresses(granted, self._complete[uid]), **write_held_for(around.owner if around else None)}, None
         refused = self.refusals.get(uid)
         return ({}, refused) if refused is not None else None
 

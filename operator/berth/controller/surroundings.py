@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from enum import Enum
 from functools import lru_cache
 
+from berth.core.annotations import PREFIX
 from berth.core.claim import Claim, Owner, Surroundings
 from berth.core.reclaim import StatefulSetFact
-from berth.core.request import PREFIX
 from berth.core.slicing import application_of
 from berth.kube.client import Change, Listing, Object
 
@@ -121,6 +121,7 @@ class PodView:
 
     def __init__(self, parted: Callable[[str], None]) -> None:
         self._parted = parted
+        self.noticed: Callable[[PodSeen], None] = lambda pod: None  # told of a Pod of which something has changed
         self.pods: dict[str, PodSeen] = {}
         self.leaving: set[str] = set()
 
@@ -150,6 +151,7 @@ class PodView:
         if seen.leaving and (before is None or not before.leaving):
             self.leaving.add(seen.uid)
             self._parted(seen.uid)
+        self.noticed(seen)
 
     def _gone(self, uid: str) -> None:
         self.leaving.discard(uid)

@@ -21,6 +21,7 @@ from berth.controller.looker import Looker
 from berth.controller.metrics import METRICS
 from berth.controller.reclaimer import Reclaimer
 from berth.controller.reservations import Reservations
+from berth.controller.rollcall import RollCall
 from berth.controller.scribe import Scribe
 from berth.controller.settings import Settings
 from berth.controller.shelf import Shelf
@@ -78,6 +79,7 @@ class Term:
             self._herald.complain,
             holding_back=after_restore,
         )
+        self._roll_call = RollCall(api, self.allocator, self._herald)
         self._following: dict[Resource, Callable[[Listing | None], asyncio.Task[None]]] = {}
         self._watches: dict[Resource, asyncio.Task[None]] = {}
         self.allocator.doubted = self._reclaimer.doubted
@@ -115,6 +117,7 @@ class Term:
             tasks.create_task(self._scribe.run(self.allocator))
             tasks.create_task(self._looker.run(self.allocator))
             tasks.create_task(self._herald.run())
+            tasks.create_task(self._roll_call.run())
             tasks.create_task(self._reclaimer.run(self.allocator))
             tasks.create_task(self._slicer.run(self.allocator))
             tasks.create_task(self._lose_patience())

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from berth.core.ranges import Family, Ranges
+from berth.core.routing import NO_SAY, Routing
 
 _ORDINAL = re.compile(r"-(\d+)$")
 
@@ -42,6 +43,7 @@ class Claim:
     `application`: whose slice it draws from, where a pool is cut into slices; `slice_size`: how large that is to be.
     `reasserted`: its node's agent knew it as confirmed with what it wants, and found it gone.
     `held_for`: the StatefulSet whose Pod keeps its addresses when it comes again.
+    `routing`: the routes that are to come with them.
     """
 
     uid: str
@@ -57,6 +59,7 @@ class Claim:
     families: frozenset[Family] = frozenset()
     wanted: Mapping[Family, int] = field(default_factory=dict)
     among: Mapping[Family, Ranges] = field(default_factory=dict)
+    routing: Routing = NO_SAY
     holdings: tuple[Holding, ...] = ()
     application: str = ""
     slice_size: int | None = None

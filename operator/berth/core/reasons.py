@@ -19,6 +19,9 @@ class Reason(StrEnum):
     BAD_ANNOTATION = "BadAnnotation"  # False: an annotation of the Pod or its namespace says what cannot be
     ADDRESS_OUTSIDE = "AddressOutside"  # False: the address asked for is none that the pools hand out
 
+    # Event on a Pod
+    INTERFACE_ABSENT = "InterfaceAbsent"  # its annotations speak of an interface that nobody asked an address for
+
     # IPPool, condition Ready
     SERVING = "Serving"  # True: addresses are granted from it
     LOADING = "Loading"  # False: its ledger is being read; written only if that takes long

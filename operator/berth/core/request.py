@@ -6,10 +6,14 @@
     families     Pod (families), CNI configuration                               as the pools named, or the default ones
     addresses    the CNI call, Pod (addresses.IFACE, then addresses)             any
     slice        Pod (slice): its size                                           as the pool says, if that is cut at all
+    routes       Pod (routes.IFACE, then routes), beside the pool's              the pool's
+    default      Pod (default-route: IFACE), CNI configuration                   as the pool's routes have it
 
 Pools are looked for by family: a Pod that names IPv4 pools leaves it to the next in order to name those for IPv6. A
-pool knows its family, so one list names both. What an annotation says and cannot be is a refusal that names the key,
-the text and the remedy; so is a key with our prefix that nobody knows, for a typing error must not end in another pool.
+pool knows its family, so one list names both. `berth.core.annotations` finds what is said for an interface.
+
+Each interface comes with a CNI call of its own. So that a Pod has all of them or none, what its annotations say for the
+others is looked at with the first one: it is refused for what another could not be given.
 """
 
 import re
@@ -17,21 +21,32 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 
+from berth.core.annotations import (
+    ADDRESSES,
+    FAMILIES,
+    POOLS,
+    ROUTES,
+    SLICE,
+    Said,
+    has_default_route,
+    misspelt,
+    named_interfaces,
+    said_for,
+    whole,
+)
 from berth.core.claim import Claim, Surroundings, ordinal_of
-from berth.core.ranges import Family, Malformed, Ranges, Run, parse_span, parse_subnet
+from berth.core.pool import Route
+from berth.core.ranges import Family, Malformed, Ranges, Run, Subnet, parse_address, parse_span, parse_subnet
 from berth.core.reasons import Reason
+from berth.core.routing import Routing
 from berth.core.selection import Choice, Offer, Passed, Refused, choose, narrowest_first
 
-PREFIX = "ipam.berth.dev/"
-POOLS, ADDRESSES, FAMILIES = f"{PREFIX}pools", f"{PREFIX}addresses", f"{PREFIX}families"
-SLICE = f"{PREFIX}slice"
-POD_KEYS = (POOLS, ADDRESSES, FAMILIES, SLICE)
-NAMESPACE_KEYS = (POOLS,)
-BY_INTERFACE = (POOLS, ADDRESSES)
 CONFIGURATION = "CNI configuration"
+ROUTES_MOST = 64  # as many as a pool may have
 
 _NAME = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?")
 _PATTERN = re.compile(r"([a-z0-9.*?-]|\[!?[a-z0-9.-]+\])+")
+_ROUTE = re.compile(r"(\S+)(?:\s+via\s+(\S+))?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,24 +56,6 @@ class Request:
     claim: Claim
     sources: Mapping[Family, str] = field(default_factory=dict)
     passed: tuple[Passed, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class _Said:
-    """An annotation: on what, its key, its text."""
-
-    on: str
-    key: str
-    text: str
-
-    def __str__(self) -> str:
-        return f"{self.on} annotation {self.key}"
-
-    def bad(self, why: str) -> Refused:
-        return Refused(Reason.BAD_ANNOTATION, f'{self} "{self.text}": {why}')
-
-    def entries(self) -> tuple[str, ...]:
-        return tuple(entry.strip() for entry in self.text.split(","))
 
 
 def decide(claim: Claim, around: Surroundings, offers: Mapping[str, Offer]) -> tuple[Claim, Choice | Refused]:
@@ -77,48 +74,43 @@ def request_of(claim: Claim, around: Surroundings, offers: Mapping[str, Offer]) 
         claim = replace(claim, application=around.application)
     if not around.pod_annotations and not around.namespace_annotations:
         return Request(claim)
-    if (unknown := _unknown(around)) is not None:
-        return unknown
+    if (misspelling := misspelt(around)) is not None:
+        return misspelling
+    request = _asked(claim, around, offers)
+    if isinstance(request, Refused):
+        return request
+    for interface in named_interfaces(around.pod_annotations):
+        if interface != claim.interface:
+            other = replace(claim, interface=interface, pools={}, families=frozenset(), wanted={}, among={})
+            if isinstance(wrong := _asked(other, around, offers), Refused):
+                return Refused(wrong.reason, f"for {interface}, another interface of this Pod: {wrong.message}")
+    return request
+
+
+def _asked(claim: Claim, around: Surroundings, offers: Mapping[str, Offer]) -> Request | Refused:
     families = _families(claim, around)
     if isinstance(families, Refused):
         return families
+    routing = _routing(claim, families, around)
+    if isinstance(routing, Refused):
+        return routing
     size = _slice_size(around)
     if isinstance(size, Refused):
         return size
-    claim = replace(claim, families=families, slice_size=size)
+    claim = replace(claim, families=families, routing=routing, slice_size=size)
     named = _pools(claim, around, offers)
     if isinstance(named, Refused):
         return named
     return _with_addresses(named, around)
 
 
-def _unknown(around: Surroundings) -> Refused | None:
-    sides = (("Pod", around.pod_annotations, POD_KEYS), ("Namespace", around.namespace_annotations, NAMESPACE_KEYS))
-    for on, annotations, known in sides:
-        for key, text in sorted(annotations.items()):
-            name, dot, _ = key.removeprefix(PREFIX).partition(".")
-            if PREFIX + name not in known or (dot and PREFIX + name not in BY_INTERFACE):
-                listed = ", ".join([*known, *(f"{each}.INTERFACE" for each in known if each in BY_INTERFACE)])
-                return _Said(on, key, text).bad(f"no such annotation: on a {on} Berth knows {listed}")
-    return None
-
-
-def _said(on: str, annotations: Mapping[str, str], key: str, interface: str) -> _Said | None:
-    """The annotation for this interface, else the general one."""
-    for each in (f"{key}.{interface}", key):
-        if (text := annotations.get(each)) is not None:
-            return _Said(on, each, text)
-    return None
-
-
 # --- families ---------------------------------------------------------------------------------------------------------
 
 
 def _families(claim: Claim, around: Surroundings) -> frozenset[Family] | Refused:
-    text = around.pod_annotations.get(FAMILIES)
-    if text is None:
+    said = whole("Pod", around.pod_annotations, FAMILIES)
+    if said is None:
         return claim.families
-    said = _Said("Pod", FAMILIES, text)
     known = {family.value: family for family in Family}
     for entry in said.entries():
         if entry not in known:
@@ -130,11 +122,11 @@ def _families(claim: Claim, around: Surroundings) -> frozenset[Family] | Refused
 
 
 def _slice_size(around: Surroundings) -> int | Refused | None:
-    text = around.pod_annotations.get(SLICE)
-    if text is None:
+    said = whole("Pod", around.pod_annotations, SLICE)
+    if said is None:
         return None
     size = slice_size_of(around.pod_annotations)
-    return _Said("Pod", SLICE, text).bad("is no number of addresses: write 1 or more") if size is None else size
+    return said.bad("is no number of addresses: write 1 or more") if size is None else size
 
 
 def slice_size_of(annotations: Mapping[str, str]) -> int | None:
@@ -151,7 +143,9 @@ def _pools(claim: Claim, around: Surroundings, offers: Mapping[str, Offer]) -> R
     sources: dict[Family, str] = {}
     passed: list[Passed] = []
     for on, annotations in (("Pod", around.pod_annotations), ("Namespace", around.namespace_annotations)):
-        said = _said(on, annotations, POOLS, claim.interface)
+        said = said_for(on, annotations, POOLS, claim.interface)
+        if isinstance(said, Refused):
+            return said
         if said is None:
             continue
         found = _resolve(said, offers, passed)
@@ -171,7 +165,7 @@ def _pools(claim: Claim, around: Surroundings, offers: Mapping[str, Offer]) -> R
     return Request(replace(claim, pools=named), sources, tuple(passed))
 
 
-def _resolve(said: _Said, offers: Mapping[str, Offer], passed: list[Passed]) -> dict[Family, tuple[str, ...]] | Refused:
+def _resolve(said: Said, offers: Mapping[str, Offer], passed: list[Passed]) -> dict[Family, tuple[str, ...]] | Refused:
     """The pools an annotation names, by family, in order: a pattern stands for those it matches, narrowest first."""
     names: dict[str, None] = {}
     for entry in said.entries():
@@ -203,12 +197,54 @@ def _some(offers: Mapping[str, Offer], most: int = 5) -> str:
     )
 
 
+# --- routes -----------------------------------------------------------------------------------------------------------
+
+
+def _routing(claim: Claim, families: frozenset[Family], around: Surroundings) -> Routing | Refused:
+    default = has_default_route(around.pod_annotations, claim.interface)
+    said = said_for("Pod", around.pod_annotations, ROUTES, claim.interface)
+    if isinstance(default, Refused):
+        return default
+    if isinstance(said, Refused):
+        return said
+    routes = () if said is None else _routes(said, families)
+    if isinstance(routes, Refused):
+        return routes
+    return Routing(routes, claim.routing.default if default is None else default)
+
+
+def _routes(said: Said, families: frozenset[Family]) -> tuple[Route, ...] | Refused:
+    found: dict[Subnet, Route] = {}
+    for entry in said.entries():
+        matched = _ROUTE.fullmatch(entry)
+        if matched is None:
+            return said.bad(f'"{entry}" is no route: write 10.9.0.0/16, or 10.9.0.0/16 via 10.0.0.1, commas between')
+        subnet, gateway = parse_subnet(matched[1]), parse_address(matched[2]) if matched[2] else None
+        if isinstance(subnet, Malformed):
+            return said.bad(str(subnet))
+        if isinstance(gateway, Malformed):
+            return said.bad(f"{gateway}: after via comes the gateway")
+        if gateway is not None and gateway[0] is not subnet.family:
+            return said.bad(f"{subnet} is {subnet.family}, and {matched[2]} is {gateway[0]}: correct one")
+        if subnet in found:
+            return said.bad(f"{subnet} has two routes: keep one of them")
+        if families and subnet.family not in families:
+            asked = ", ".join(sorted(families))
+            return said.bad(f"{subnet} is {subnet.family}, and this Pod is to have {asked} only: correct one of them")
+        found[subnet] = Route(matched[1], matched[2])
+    if len(found) > ROUTES_MOST:
+        return said.bad(f"lists {len(found)} routes: at most {ROUTES_MOST}")
+    return tuple(found.values())
+
+
 # --- addresses --------------------------------------------------------------------------------------------------------
 
 
 def _with_addresses(request: Request, around: Surroundings) -> Request | Refused:
     claim = request.claim
-    said = _said("Pod", around.pod_annotations, ADDRESSES, claim.interface)
+    said = said_for("Pod", around.pod_annotations, ADDRESSES, claim.interface)
+    if isinstance(said, Refused):
+        return said
     if said is None:
         return request
     runs: dict[Family, list[Run]] = {}

@@ -12,6 +12,7 @@ from berth.core.claim import Claim, Surroundings
 from berth.core.pool import Audience, Pool
 from berth.core.ranges import Family
 from berth.core.reasons import Reason
+from berth.core.routing import unroutable
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +50,17 @@ class Refused:
 
 
 def choose(claim: Claim, around: Surroundings, offers: Mapping[str, Offer]) -> Choice | Refused:
+    choice = _choose(claim, around, offers)
+    if isinstance(choice, Choice) and (stray := claim.routing.families - choice.candidates.keys()):
+        got = " and ".join(sorted(choice.candidates))
+        message = (
+            f"an {min(stray)} route is asked for, and {claim.interface} is to have {got} only: correct one of them"
+        )
+        return Refused(Reason.BAD_ANNOTATION, message, choice.passed)
+    return choice
+
+
+def _choose(claim: Claim, around: Surroundings, offers: Mapping[str, Offer]) -> Choice | Refused:
     named = {
         family: names
         for family, names in claim.pools.items()
@@ -144,7 +156,7 @@ def _unfit(claim: Claim, around: Surroundings, offer: Offer, family: Family) -> 
         return f"is cut into slices for applications, and Pod {claim.pod} has no controller"
     if pool.slice_size is None and claim.slice_size is not None:
         return "is not cut into slices, and a slice is asked for"
-    return _unwelcome(claim, around, pool.audience)
+    return _unwelcome(claim, around, pool.audience) or unroutable(pool, claim.routing)
 
 
 def _unwelcome(claim: Claim, around: Surroundings, audience: Audience) -> str | None:
