@@ -148,6 +148,12 @@ def test_routes_that_a_pod_asks_for(interface: str, annotations: Mapping[str, st
     assert routes(interface, **annotations) == written
 
 
+def test_an_ipv6_pool_without_a_gateway_leaves_the_default_route_to_the_routers_of_the_link() -> None:
+    claim, choice = decide(CLAIM, around(pools="six", default_route="eth0"), OFFERS)
+    assert isinstance(choice, Choice)
+    assert routes_of(choice.candidates[Family.IPV6][0], claim.routing) == (None, ())
+
+
 def test_a_route_of_the_pod_stands_in_place_of_its_pools() -> None:
     own = {"routes": "10.9.0.0/16 via 10.0.0.7"}
     pool = replace(

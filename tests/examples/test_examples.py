@@ -31,6 +31,8 @@ EXPECTED = {  # file, Pod, interface -> addresses
     ("namespace-pools", "tester", "eth0"): "10.21.0.1",
     ("interfaces", "two-links", "eth0"): "10.20.0.10",
     ("interfaces", "two-links", "net1"): "10.22.0.10",
+    ("by-order", "router", "eth0"): "10.20.0.10",
+    ("by-order", "router", "net1"): "10.22.0.10",
     ("one-family", "modern", "eth0"): "fd20::1",
     ("address", "fixed", "eth0"): "10.20.0.77 fd20::77",
     ("statefulset", "db-0", "eth0"): "10.22.0.10",

@@ -119,7 +119,7 @@ def test_one_interface_alone_has_the_default_route(stage: Open) -> None:
         one={"subnet": "10.103.14.0/24", "gateway": "10.103.14.254", "routes": [everywhere, storage]},
         two={"subnet": "10.103.15.0/24", "gateway": "10.103.15.254"},
     )
-    said = {"pools": f"{story.pool('one')}; {story.pool('two')}", "default_route": "net1"}
+    said: dict[str, Any] = {"pools": f"{story.pool('one')}; {story.pool('two')}", "default_route": "net1"}
     first = story.add("web", **said).result
     assert first["ips"] == [{"address": "10.103.14.1/24"}], "no gateway, of which a plugin could make a route"
     assert first["routes"] == [{"dst": "10.200.0.0/16", "gw": "10.103.14.254"}]

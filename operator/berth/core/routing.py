@@ -34,7 +34,8 @@ def unroutable(pool: Pool, routing: Routing) -> str | None:
     for route in _of(pool.family, routing.routes):
         if route.gateway is not None and not _on_link(pool, route.gateway):
             return f"has not {route.gateway} in its subnet {pool.subnet}, by which a route is to go"
-    if routing.default and pool.gateway is None and not any(map(is_default, _merged(pool, routing))):
+    # In IPv6 routers say themselves that they are there.
+    if routing.default and pool.family is Family.IPV4 and not _knows_a_way_out(pool, _merged(pool, routing)):
         return "has no gateway, and this interface is to have the default route"
     return None
 
@@ -43,7 +44,7 @@ def routes_of(pool: Pool, routing: Routing) -> tuple[str | None, tuple[Route, ..
     """The gateway and the routes that go with an address of this pool."""
     gateway = None if pool.gateway is None else format_address(pool.family, pool.gateway)
     routes = _merged(pool, routing)
-    if routing.default and not any(map(is_default, routes)):
+    if routing.default and pool.gateway is not None and not any(map(is_default, routes)):
         routes += (Route(EVERYWHERE[pool.family]),)
     if routing.default is not False:
         return gateway, routes
@@ -52,6 +53,10 @@ def routes_of(pool: Pool, routing: Routing) -> tuple[str | None, tuple[Route, ..
 
 def is_default(route: Route) -> bool:
     return _destination(route).prefix == 0
+
+
+def _knows_a_way_out(pool: Pool, routes: Iterable[Route]) -> bool:
+    return pool.gateway is not None or any(map(is_default, routes))
 
 
 def _merged(pool: Pool, routing: Routing) -> tuple[Route, ...]:
