@@ -12,7 +12,8 @@ from berth.cli import explain, pools, view, who
 from berth.cli.main import main
 from berth.core.ranges import Family, Malformed, parse_address
 from berth.kube.client import Api, Listing, Object, Reading
-from berth.kube.errors import NotFound
+from berth.kube.config import Access
+from berth.kube.errors import Busy, Denied, NotFound, Unknown
 from berth.kube.resources import ENDPOINTS, NAMESPACES, NODES, PODS, POOLS, REPLICASETS, RESERVED
 
 
@@ -70,7 +71,13 @@ def endpoint(of: str, address: str, of_pool: str) -> Object:
 def cluster() -> Api:
     objects: Any = Objects(
         **{
-            PODS.plural: [pod("holder"), pod("wish", pools="gone,red,small,big"), pod("plain"), pod("bad", pools="A")],
+            PODS.plural: [
+                pod("holder"),
+                pod("wish", pools="gone,red,small,big"),
+                pod("plain"),
+                pod("bad", pools="A"),
+                pod("two", pools="big;big", routes="9.0.0.0/8"),
+            ],
             NODES.plural: [{"metadata": {"name": "node-1"}}],
             NAMESPACES.plural: [{"metadata": {"name": "shop"}}],
             ENDPOINTS.plural: [endpoint("holder", "10.0.0.1", "small")],
@@ -108,7 +115,7 @@ def sliced() -> Api:
 
 
 def told(name: str) -> dict[str, Any]:
-    found = asyncio.run(explain.tell(cluster(), "shop", name, "eth0", "lan"))
+    found = asyncio.run(explain.tell(cluster(), "shop", name, network="lan"))
     [attachment] = found["attachments"]
     assert isinstance(attachment, dict)
     return attachment
@@ -145,9 +152,20 @@ def test_explain_without_annotations_tells_of_the_default_pools() -> None:
     assert told("plain")["asked"] == ["pools: nobody names any, so the default pools"]
 
 
+def test_explain_tells_of_each_interface_that_a_pod_speaks_of() -> None:
+    found = asyncio.run(explain.tell(cluster(), "shop", "two"))["attachments"]
+    assert [(each["interface"], each["addresses"]) for each in found] == [
+        ("eth0", [{"pool": "big", "address": "10.1.0.2"}]),
+        ("net1", [{"pool": "big", "address": "10.1.0.3"}]),
+    ]
+    assert found[0]["asked"][-1] == "route: 9.0.0.0/8"
+    [one] = asyncio.run(explain.tell(cluster(), "shop", "two", interface="net1"))["attachments"]
+    assert one["interface"] == "net1"
+
+
 def test_explain_of_nobody_says_so() -> None:
     with pytest.raises(ValueError, match="no Pod shop/nobody"):
-        asyncio.run(explain.tell(cluster(), "shop", "nobody", "eth0", "lan"))
+        asyncio.run(explain.tell(cluster(), "shop", "nobody"))
 
 
 def test_pools_tells_how_full_each_is_and_for_whom() -> None:
@@ -243,6 +261,51 @@ def test_the_table_of_pools_has_its_slices_below_each(capsys: pytest.CaptureFixt
     printed = " ".join(capsys.readouterr().out.split())
     assert "10.4.0.1-10.4.0.4 4 1 3 shop/Deployment.apps/web" in printed
     assert "10 addresses are in no slice" in printed
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (NotFound(404, "NotFound", "the server could not find it"), "install them (kubectl apply -f crds/)"),
+        (
+            Denied(403, "Forbidden", 'nodes is forbidden: User "ann"'),
+            'User "ann": reading Pods, nodes and the ClusterRole',
+        ),
+        (Denied(401, "Unauthorized", "Unauthorized"), "are the credentials in the kubeconfig still good?"),
+        (Unknown("GET /x: cannot connect"), "https://here:6443 does not answer: is it the right cluster"),
+        (Busy(429, "TooManyRequests", "later"), "https://here:6443 says: later"),
+        (ValueError("no Pod shop/nobody"), "no Pod shop/nobody"),
+    ],
+    ids=["not installed", "forbidden", "unknown to it", "away", "busy", "nobody"],
+)
+def test_what_the_api_will_not_tell_is_one_line(
+    error: Exception, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def act(_: Api) -> int:
+        raise error
+
+    monkeypatch.setattr(view, "load", lambda _: Access("https://here:6443"))
+    assert view.look(argparse.Namespace(kubeconfig=None), act) == 1
+    printed = capsys.readouterr().err
+    assert printed.startswith("berth: ")
+    assert printed.count("\n") == 1
+    assert said in printed
+
+
+def test_what_is_no_address_is_told_before_anything_is_read(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["who", "10.0.0.300", "--kubeconfig", "/nowhere"]) == 1
+    assert capsys.readouterr().err.startswith('berth: "10.0.0.300" is not an IP address: write it as')
+
+
+@pytest.mark.parametrize("command", ["operator", "agent", "webhook", "explain", "pools", "who"])
+def test_the_help_of_a_command_says_what_it_does_and_what_each_option_is(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        main([command, "--help"])
+    usage, what, *_ = capsys.readouterr().out.split("\n\n")
+    assert usage.startswith(f"usage: berth {command}")
+    assert what.endswith(".")
 
 
 @pytest.mark.parametrize(

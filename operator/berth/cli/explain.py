@@ -1,7 +1,7 @@
 """`berth explain POD`: which pools were looked at for it, why each was taken or passed over, what it got or waits for.
 
-It reads the same objects as the operator and asks the same functions of the core. For a Pod that has claimed nothing
-yet it tells what a claim would get now.
+It reads the same objects as the operator and asks the same functions of the core. Of an interface that has claimed
+nothing yet it tells what a claim would get now: those that the Pod's annotations speak of, and eth0 if it has no other.
 """
 
 import argparse
@@ -12,6 +12,7 @@ from berth.api.endpoint import Endpoint
 from berth.cli.view import Pools, console, kept_for, look, print_json, read_pools, ready_of, table
 from berth.controller.owners import parent_of
 from berth.controller.surroundings import Described, describe, stateful_set_fact, surroundings
+from berth.core.annotations import FIRST, named_interfaces
 from berth.core.claim import Claim, Owner
 from berth.core.explaining import Explanation, explain
 from berth.core.pool import BadField
@@ -35,7 +36,7 @@ def run(arguments: argparse.Namespace) -> int:
     return look(arguments, act)
 
 
-async def tell(api: Api, namespace: str, name: str, interface: str, network: str) -> Told:
+async def tell(api: Api, namespace: str, name: str, interface: str = "", network: str = "") -> Told:
     pod = await _get(api, PODS.path(name, namespace=namespace))
     listed = (await api.list(ENDPOINTS.path(namespace=namespace))).items
     endpoints = [item for item in listed if item["spec"]["pod"]["name"] == name]
@@ -49,9 +50,11 @@ async def tell(api: Api, namespace: str, name: str, interface: str, network: str
         if isinstance(claim, BadField):
             raise ValueError(f"Endpoint {item['metadata']['name']}: {claim}")
         attachments.append(await _attachment(api, claim, item, pod, of_namespace, pools))
-    if not endpoints and pod is not None:
-        claim = _would_be(pod, interface, network)
-        attachments.append(await _attachment(api, claim, None, pod, of_namespace, pools))
+    if pod is not None:
+        present = {each["interface"] for each in attachments}
+        for each in _interfaces(pod, interface, present):
+            claim = _would_be(pod, each, network)
+            attachments.append(await _attachment(api, claim, None, pod, of_namespace, pools))
     return {"pod": name, "namespace": namespace, "attachments": attachments, "unread": pools.unread}
 
 
@@ -90,10 +93,18 @@ def _explained(told: Explanation) -> Told:
     }
 
 
+def _interfaces(pod: Object, asked: str, present: set[str]) -> list[str]:
+    """Those without an Endpoint that are to be explained."""
+    named = [asked] if asked else list(named_interfaces(describe(pod).annotations))
+    if not asked and FIRST not in named and not present:
+        named.insert(0, FIRST)
+    return [each for each in named if each not in present]
+
+
 def _would_be(pod: Mapping[str, Any], interface: str, network: str) -> Claim:
     meta = pod["metadata"]
     return Claim(
-        uid="explain",
+        uid=f"explain {interface}",  # of two interfaces on one pool each gets an address
         namespace=meta["namespace"],
         name="",
         pod=meta["name"],

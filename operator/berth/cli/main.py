@@ -36,18 +36,26 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _command(
+    commands: "argparse._SubParsersAction[argparse.ArgumentParser]", name: str, what: str
+) -> argparse.ArgumentParser:
+    """Its own --help begins with what it does, too."""
+    return commands.add_parser(name, help=what, description=f"{what[0].upper()}{what[1:]}.")
+
+
 def _common(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--kubeconfig", metavar="FILE", help="default: $KUBECONFIG, the service account, ~/.kube/config"
     )
-    command.add_argument("--log-level", default="info", choices=("debug", "info", "warning", "error"))
+    levels = ("debug", "info", "warning", "error")
+    command.add_argument("--log-level", default="info", choices=levels, help="default: %(default)s")
 
 
 def _add_operator(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    command = commands.add_parser("operator", help="grants addresses; one leads, others stand by")
+    command = _command(commands, "operator", "grants addresses; one leads, others stand by")
     _common(command)
     command.add_argument(
-        "--namespace", default="berth-system", help="where the leader's Lease is (default %(default)s)"
+        "--namespace", default="berth-system", help="where the leader's Lease is (default: %(default)s)"
     )
     command.add_argument("--identity", help="this replica's name in the Lease (default: host name and a random part)")
     command.add_argument("--health-port", type=int, default=0, metavar="PORT", help="/healthz and /metrics; 0: none")
@@ -77,22 +85,34 @@ def _seconds(command: argparse.ArgumentParser, flag: str, default: int, what: st
 
 
 def _add_agent(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    command = commands.add_parser("agent", help="answers the CNI calls of one node")
+    command = _command(commands, "agent", "answers the CNI calls of one node")
     _common(command)
     command.add_argument("--node", required=True, metavar="NAME", help="the Node object's name")
-    command.add_argument("--socket", type=Path, default=Path("/run/berth/berth.sock"), metavar="PATH")
-    command.add_argument("--state-dir", type=Path, default=Path("/var/lib/berth"), metavar="DIR")
+    command.add_argument(
+        "--socket",
+        type=Path,
+        default=Path("/run/berth/berth.sock"),
+        metavar="PATH",
+        help="where the shim finds the agent (default: %(default)s)",
+    )
+    command.add_argument(
+        "--state-dir",
+        type=Path,
+        default=Path("/var/lib/berth"),
+        metavar="DIR",
+        help="where DELs are kept that the API server could not be told of yet (default: %(default)s)",
+    )
     command.add_argument("--install-shim", type=Path, metavar="DIR", help="copy the shim there first, by rename")
     command.add_argument("--health-port", type=int, default=0, metavar="PORT", help="/healthz and /metrics; 0: none")
     command.set_defaults(command=_agent)
 
 
 def _add_webhook(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    command = commands.add_parser("webhook", help="refuses pools that cannot be, and says why")
+    command = _command(commands, "webhook", "refuses pools that cannot be, and says why")
     _common(command)
     command.add_argument("--cert", type=Path, metavar="FILE", help="TLS certificate (PEM); default: from --secret")
     command.add_argument("--key", type=Path, metavar="FILE", help="its key (PEM)")
-    command.add_argument("--port", type=int, default=9443)
+    command.add_argument("--port", type=int, default=9443, help="where it serves (default: %(default)s)")
     command.add_argument("--namespace", default="berth-system", help="where --secret and --service are")
     command.add_argument("--secret", default="berth-webhook", help="makes and renews its own certificate there")
     command.add_argument("--service", default="berth-webhook", help="the Service the certificate is for")
@@ -105,29 +125,43 @@ def _add_webhook(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 def _looking(command: argparse.ArgumentParser) -> None:
     command.add_argument("--kubeconfig", metavar="FILE", help="default: $KUBECONFIG, ~/.kube/config")
-    command.add_argument("-o", "--output", default="table", choices=("table", "json"))
+    command.add_argument("-o", "--output", default="table", choices=("table", "json"), help="default: %(default)s")
 
 
 def _add_explain(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    command = commands.add_parser("explain", help="which pools were looked at for a Pod, and what it gets or waits for")
+    command = _command(
+        commands,
+        "explain",
+        "which pools were looked at for a Pod, and what it gets or waits for; exit code 3: no address",
+    )
     _looking(command)
-    command.add_argument("pod", metavar="POD")
-    command.add_argument("-n", "--namespace", default="default")
-    command.add_argument("--interface", default="eth0", help="for a Pod without an Endpoint (default %(default)s)")
-    command.add_argument("--network", default="", help="for a Pod without an Endpoint: name of the CNI configuration")
+    command.add_argument("pod", metavar="POD", help="its name; of the past, too, while an Endpoint of it is there")
+    command.add_argument("-n", "--namespace", default="default", help="the Pod's (default: %(default)s)")
+    command.add_argument(
+        "--interface",
+        default="",
+        metavar="NAME",
+        help="of those without an Endpoint this one (default: all it speaks of)",
+    )
+    command.add_argument(
+        "--network",
+        default="",
+        metavar="NAME",
+        help="name of the CNI configuration, for an interface without an Endpoint",
+    )
     command.set_defaults(command=_explain)
 
 
 def _add_pools(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    command = commands.add_parser("pools", help="every pool: whether it serves, how full it is, for whom it is")
+    command = _command(commands, "pools", "every pool: whether it serves, how full it is, for whom it is")
     _looking(command)
     command.set_defaults(command=_pools)
 
 
 def _add_who(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    command = commands.add_parser("who", help="who holds an address, and which pools hand it out")
+    command = _command(commands, "who", "who holds an address, and which pools hand it out")
     _looking(command)
-    command.add_argument("address", metavar="ADDRESS")
+    command.add_argument("address", metavar="ADDRESS", help="10.0.0.5 or fd00::5, without a prefix length")
     command.set_defaults(command=_who)
 
 

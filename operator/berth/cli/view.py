@@ -24,7 +24,7 @@ from berth.core.ranges import Family, Ranges
 from berth.core.selection import Offer
 from berth.kube.client import Api, Client, Object
 from berth.kube.config import load
-from berth.kube.errors import KubeError
+from berth.kube.errors import Answer, Denied, KubeError, NotFound, Unknown
 from berth.kube.resources import POOLS, RESERVED
 
 EXIT_FAILED = 1
@@ -80,16 +80,35 @@ def _read_pool(found: Pools, item: Object) -> None:
 
 def look(arguments: argparse.Namespace, act: Callable[[Api], Awaitable[int]]) -> int:
     """Runs `act` with a client; what the API will not tell is one line and exit code 1."""
+    access = load(arguments.kubeconfig)
 
     async def run() -> int:
-        async with Client(load(arguments.kubeconfig), name="berth-cli") as api:
+        async with Client(access, name="berth-cli") as api:
             return await act(api)
 
     try:
         return asyncio.run(run())
     except (KubeError, ValueError) as error:
-        print(f"berth: {error}", file=sys.stderr)
-        return EXIT_FAILED
+        return fail(error, access.server)
+
+
+def fail(error: Exception, server: str = "") -> int:
+    """One line that says what to do."""
+    match error:
+        case NotFound():
+            said = f"{server} has not Berth's resources: install them (kubectl apply -f crds/), or name another cluster"
+        case Denied(status=401):
+            said = f"{server} does not know who you are: are the credentials in the kubeconfig still good?"
+        case Denied(message=message):
+            said = f"{message}: reading Pods, nodes and the ClusterRole berth-viewer (or view) allows it"
+        case Answer(message=message):
+            said = f"{server} says: {message}"
+        case Unknown():
+            said = f"{server} does not answer: is it the right cluster, and is it up? ({error})"
+        case _:
+            said = str(error)
+    print(f"berth: {said}", file=sys.stderr)
+    return EXIT_FAILED
 
 
 def print_json(told: object) -> None:

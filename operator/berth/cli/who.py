@@ -6,7 +6,7 @@ Everything that knows of the address is asked: the Endpoints, which are the reco
 import argparse
 from typing import Any
 
-from berth.cli.view import Pools, console, kept_for, look, print_json, read_pools, table
+from berth.cli.view import Pools, console, fail, kept_for, look, print_json, read_pools, table
 from berth.core.ranges import Family, Malformed, format_address, parse_address
 from berth.kube.client import Api, Object
 from berth.kube.resources import ENDPOINTS
@@ -16,10 +16,10 @@ Told = dict[str, Any]
 
 def run(arguments: argparse.Namespace) -> int:
     parsed = parse_address(arguments.address)
+    if isinstance(parsed, Malformed):
+        return fail(ValueError(f"{parsed}: write it as 10.0.0.5 or fd00::5, without a prefix length"))
 
     async def act(api: Api) -> int:
-        if isinstance(parsed, Malformed):
-            raise ValueError(f"{parsed}: write it as 10.0.0.5 or fd00::5, without a prefix length")
         told = tell(parsed, await read_pools(api), (await api.list(ENDPOINTS.path())).items)
         if arguments.output == "json":
             print_json(told)

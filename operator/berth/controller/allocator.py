@@ -450,7 +450,10 @@ class Allocator:
             pools = {name: self.books[name].pool for name in self._pending[uid]}
             granted = [(pool, self._pending[uid][name]) for name, pool in pools.items() if isinstance(pool, Pool)]
             around = self.world.around(seen.claim)
-            return {**write_addresses(granted, self._complete[uid]), **write_held_for(around.owner if around else None)}, None
+            return {
+                **write_addresses(granted, self._complete[uid]),
+                **write_held_for(around.owner if around else None),
+            }, None
         refused = self.refusals.get(uid)
         return ({}, refused) if refused is not None else None
 

@@ -97,6 +97,11 @@ def _asked(request: Request) -> list[str]:
         said.append(f"a slice of {claim.slice_size} addresses")
     said += [f"address: {format_address(family, address)}" for family, address in claim.wanted.items()]
     said += [f"an address of: {ranges.format(family)}" for family, ranges in claim.among.items()]
+    said += [
+        f"route: {each.destination}" + (f" via {each.gateway}" if each.gateway else "") for each in claim.routing.routes
+    ]
+    if claim.routing.default is not None:
+        said.append("the default route" if claim.routing.default else "no default route: another interface has it")
     return said
 
 
