@@ -104,6 +104,8 @@ def judge_pool(new: Draft, before: Before | None, around: Around) -> Verdict:
     if before is not None:
         refusals += _takes_away(new, before, warnings)
         warnings += _disables_in_use(new.pool, before)
+        warnings += _reaches_new_pods_only(new.pool, before)
+        warnings += _leaves_no_default(new.pool, before, around)
     if around.unread:
         listed = ", ".join(f"{name} ({why})" for name, why in around.unread[:2])
         more = f" and {len(around.unread) - 2} more" if len(around.unread) > 2 else ""
@@ -201,6 +203,34 @@ def _disables_in_use(pool: Pool, before: Before) -> Iterator[str]:
     if pool.disabled and count and old is not None and not old.disabled:
         kept = "1 address in use stays with its Pod" if count == 1 else f"{count} addresses in use stay with their Pods"
         yield f"spec.disabled: {kept}; no new address is handed out"
+
+
+def _reaches_new_pods_only(pool: Pool, before: Before) -> Iterator[str]:
+    """A Pod keeps what it was given: nobody goes into its network and changes it."""
+    old, count = before.draft.pool, before.held.addresses.size
+    if old is None or not count:
+        return
+    if changed := [name for name in ("gateway", "routes") if getattr(pool, name) != getattr(old, name)]:
+        paths = " and ".join(f"spec.{name}" for name in changed)
+        yield f"{paths}: for new Pods only: those that have the {_addresses(count)} in use keep what they were given"
+    if pool.audience != old.audience:
+        yield f"who may use the pool: for new Pods only: the {_addresses(count)} in use stay with theirs, fit or not"
+
+
+def _leaves_no_default(pool: Pool, before: Before, around: Around) -> Iterator[str]:
+    """Before and after, `default` counts for a pool that is not disabled."""
+    others = (other.pool for other in around.neighbours if other.pool is not None)
+    if (
+        before.draft.pool is not None
+        and _is_default(before.draft.pool)
+        and not _is_default(pool)
+        and not any(_is_default(other) for other in others if other.family is pool.family)
+    ):
+        yield f"no default {pool.family} pool is left: Pods that name none get no {pool.family} address"
+
+
+def _is_default(pool: Pool) -> bool:
+    return pool.default and not pool.disabled
 
 
 # --- reservations -----------------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from berth.core.pool import Audience, Operator, Pool, Selector
-from berth.core.ranges import Family, Ranges, Subnet, format_address
+from berth.core.ranges import Family, Ranges, Subnet, format_address, parse_address
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +43,7 @@ def advise(pool: Pool, neighbours: Iterable[Neighbour], reservations: Iterable[R
         *_no_gateway(pool),
         *_ends_of_subnet(pool),
         *_gateways(pool, near),
+        *_routers(pool),
         *_reserved(pool, reservations),
         *_slices(pool),
         *_selectors(pool.audience),
@@ -74,6 +75,14 @@ def _gateways(pool: Pool, near: Iterable[Neighbour]) -> Iterator[str]:
         if pool.gateway is not None and pool.gateway in other.offered:
             address = format_address(pool.family, pool.gateway)
             yield f"spec.gateway: {address} is handed out by IPPool {other.name}: exclude it there with spec.excludeIPs"
+
+
+def _routers(pool: Pool) -> Iterator[str]:
+    """As a gateway: but that one is never handed out, and of another router only its address is known."""
+    for index, route in enumerate(pool.routes):
+        router = parse_address(route.gateway) if route.gateway else None
+        if isinstance(router, tuple) and router[1] in pool.offered:
+            yield f"spec.routes[{index}].gw: {route.gateway} is handed out to Pods: exclude it with spec.excludeIPs"
 
 
 def _reserved(pool: Pool, reservations: Iterable[Reservation]) -> Iterator[str]:
