@@ -1,4 +1,4 @@
-"""Scenario C, pools in use: without a webhook a deleted pool stays, ledger and all, until its last address is back."""
+"""Scenario C, pools in use: what becomes of them, and of the addresses that Pods have, with no webhook to refuse anything."""
 
 import json
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from tests.scenarios.stage import Object, Stage
 
 pytestmark = pytest.mark.api
 Open = Callable[..., Stage]
-NO_POOL = 103
+EXHAUSTED, NO_POOL = 100, 103
 FINALIZER = "ipam.berth.dev/in-use"
 
 
@@ -58,3 +58,25 @@ def test_a_pool_that_is_emptied_while_nobody_leads_goes_when_somebody_does(stage
     finally:
         story.place.operator.start()
     wait_for("the pool to go", lambda: pool(story, "four") is None, 60)
+
+
+def test_a_pool_in_use_grows_and_serves_from_what_was_added(stage: Open) -> None:
+    story = stage("c-grows")
+    story.pools(four={"subnet": "10.102.203.0/24", "ips": ["10.102.203.7"]})
+    assert story.add("one", pools=story.pool("four")).addresses == ("10.102.203.7",)
+    assert story.add("two", pools=story.pool("four")).code == EXHAUSTED
+    story.pools(four={"subnet": "10.102.203.0/24", "ips": ["10.102.203.7", "10.102.203.3"]})
+    assert story.add("two").addresses == ("10.102.203.3",)
+
+
+def test_a_reservation_of_an_address_in_use_names_it_and_holds_once_its_pod_is_gone(stage: Open) -> None:
+    story = stage("c-reserved")
+    story.pools(four={"subnet": "10.102.204.0/24", "ips": ["10.102.204.1-10.102.204.2"], "reuseDelay": "0s"})
+    assert story.add("one", pools=story.pool("four")).addresses == ("10.102.204.1",)
+    story.reserve("10.102.204.1", "10.102.204.2")
+    [reserved] = [each for each in story.place.get("reservedips") if each["metadata"]["name"] == "c-reserved"]
+    assert [each["address"] for each in reserved["status"]["inUse"]] == ["10.102.204.1"]
+    story.check()
+    story.end("one")
+    wait_for("the address back", lambda: (pool(story, "four") or {})["status"]["allocated"] == 0, 15)
+    assert story.add("two", pools=story.pool("four")).code == EXHAUSTED
