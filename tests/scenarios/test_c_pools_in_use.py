@@ -1,4 +1,4 @@
-"""Scenario C, pools in use: what becomes of them, and of the addresses that Pods have, with no webhook to refuse anything."""
+"""Scenario C, pools in use: what becomes of them, and of what Pods hold, with no webhook to refuse anything."""
 
 import json
 from collections.abc import Callable

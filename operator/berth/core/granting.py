@@ -7,12 +7,12 @@ claim stay as they are: an address is never taken back from a claim that exists.
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from berth.core.annotations import SLICE
 from berth.core.claim import Claim
 from berth.core.ledger import PENDING_MOST, Already, Exhausted, Found, Free, Ledger, Outside, Taken
 from berth.core.pool import Pool
 from berth.core.ranges import Family, Ranges, format_address
 from berth.core.reasons import Reason
-from berth.core.request import SLICE
 from berth.core.selection import Choice, Refused
 from berth.core.slicing import SLICES_MOST
 
