@@ -84,6 +84,7 @@ GOOD: list[tuple[str, str, Object]] = [
             "ipv6Pools": ["six"],
             "families": ["IPv4", "IPv6"],
             "addresses": ["10.0.0.5", "fd00::5"],
+            "defaultRoute": False,
         },
     ),
 ]
@@ -140,6 +141,9 @@ CHANGES: list[tuple[str, str, Object, Object, str]] = [
     ("a claim for another address", "Endpoint", {**CLAIM, "addresses": ["10.0.0.1"]}, {"addresses": ["10.0.0.2"]},
      NEVER),
     ("a claim for another family", "Endpoint", {**CLAIM, "families": ["IPv4"]}, {"families": ["IPv6"]}, NEVER),
+    ("a claim for the default route", "Endpoint", CLAIM, {"defaultRoute": True}, CONSTANT),
+    ("a claim that is not to have the default route any more", "Endpoint", {**CLAIM, "defaultRoute": True},
+     {"defaultRoute": False}, NEVER),
     ("a claim with a new container", "Endpoint", CLAIM, {"containerID": "c2"}, ""),
     ("a claim that is parked", "Endpoint", CLAIM, {"containerID": ""}, ""),
     ("a pool that is to be cut into slices now", "IPPool", POOL, {"slices": {"size": 8}},

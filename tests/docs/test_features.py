@@ -3,6 +3,9 @@
 import re
 from pathlib import Path
 
+from tests.admission.test_rules import ALLOWED, REFUSALS
+from tests.api.test_crds import BAD, CHANGES
+
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "features.md"
 
@@ -28,3 +31,12 @@ def test_every_row_has_berth_its_test_and_five_peers() -> None:
 def test_every_folder_and_file_that_the_page_names_exists() -> None:
     for path in re.findall(r"`((?:tests|e2e|docs)/[\w/.]+)`", PAGE.read_text()):
         assert (ROOT / path).exists(), path
+
+
+def test_every_story_of_admission_that_the_page_names_exists() -> None:
+    section = PAGE.read_text().split("## Admission")[1].split("## Operating it")[0]
+    stories = {story.name for story in (*REFUSALS, *ALLOWED)} | {story for story, *_ in (*BAD, *CHANGES)}
+    rows = [line for line in section.splitlines() if line.startswith("| ")]
+    named = {name for row in rows for name in re.findall(r"\*([^*]+)\*", row)}
+    assert named - stories == set()
+    assert len(named) > 30
