@@ -10,7 +10,7 @@ from tests.scenarios.stage import Object, Stage
 
 pytestmark = pytest.mark.api
 Open = Callable[..., Stage]
-EXHAUSTED, NO_POOL = 100, 103
+EXHAUSTED, NO_POOL, BAD_ANNOTATION = 100, 103, 105
 
 
 def test_each_interface_draws_from_the_pool_named_for_it(stage: Open) -> None:
@@ -72,7 +72,7 @@ def test_pools_by_order_are_those_of_eth0_net1_and_so_on(stage: Open) -> None:
     assert story.add("web", pools=pools).addresses == ("10.103.9.1",)
     assert story.add("web", interface="net1").addresses == ("10.103.10.1",)
     refused = story.add("web", interface="net2")
-    assert refused.code == NO_POOL
+    assert refused.code == BAD_ANNOTATION
     assert f'"{pools}": ends with net1, and there is net2 too' in refused.message
 
 
@@ -81,7 +81,7 @@ def test_an_interface_that_is_named_twice_is_refused_with_key_text_and_remedy(st
     story.pools(four="10.103.11.0/24")
     four = story.pool("four")
     refused = story.add("web", pools=f"{four}; {four}", pools_net1=four)
-    assert refused.code == NO_POOL
+    assert refused.code == BAD_ANNOTATION
     assert f'Pod annotation ipam.berth.dev/pools.net1 "{four}": names net1 a second time' in refused.message
     assert "keep one of the two" in refused.message
 
