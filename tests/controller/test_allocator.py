@@ -39,7 +39,7 @@ async def test_who_waits_for_an_address_in_doubt_is_not_sent_away(doubts: int, t
     allocator.claims.replaced(_listing(read(_endpoint())))
     book = _full_pool(allocator)
     book.serving = True
-    allocator.doubted = lambda pool: doubts
+    allocator.prospects.doubted = lambda pool: doubts
     allocator.judged({book.name: True})
     now = 2 * PATIENCE_SECONDS
     allocator.lose_patience()

@@ -7,23 +7,23 @@ runs on one event loop without an await, so each fact is dealt with whole before
 import asyncio
 import logging
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from berth.api.endpoint import write_addresses, write_held_for
 from berth.controller.book import Book
+from berth.controller.choosing import Choosing, attachments
 from berth.controller.claims import Berth, ClaimView, Seen
 from berth.controller.holders import Attachment, Holders, Kept
 from berth.controller.metrics import METRICS
+from berth.controller.prospects import Prospects
 from berth.controller.succession import Succession
 from berth.controller.surroundings import Life, Live, World
 from berth.controller.waiting import WaitingLines
-from berth.core.claim import Claim, Holding, Owner, Surroundings
+from berth.core.claim import Claim, Owner
 from berth.core.granting import Granted, Waiting, grant
 from berth.core.ledger import Contested, Ledger
 from berth.core.pool import Pool
-from berth.core.ranges import Family, Ranges
 from berth.core.reasons import Reason
-from berth.core.reclaim import Release
 from berth.core.request import decide
 from berth.core.routing import Routing
 from berth.core.selection import Choice, Offer, Refused
@@ -75,8 +75,9 @@ class Allocator:
         self._complete: dict[str, Routing] = {}
         self.holders = Holders()
         self.kept = Kept()
-        self.doubted: Callable[[str], int] = lambda pool: 0  # the reclaimer: how many of its addresses are in doubt
+        self.choosing = Choosing(self.books, self.offers, self.kept, self._give_up)
         self.succession = Succession(self.claims, self.world, self.books, self._decide)
+        self.prospects = Prospects(self.claims, self.world, self.books, self.succession)
         self._draining = False
 
     # --- facts: Endpoints --------------------------------------------------------------------------------------------
@@ -96,10 +97,10 @@ class Allocator:
         self.world.live.pop(claim.uid, None)
         for holding in claim.holdings:
             self._hold(claim, (holding.pool, holding.address))
-        for attachment in _attachments(claim):
+        for attachment in attachments(claim):
             if attachment in self.kept:
                 # Kept after it had been granted something: its Pod has that now, and not what was kept.
-                self._release_all(self.kept.give_up(attachment))
+                self._give_up(attachment)
         if claim.held_for is not None:
             self._meet(claim)
 
@@ -182,6 +183,9 @@ class Allocator:
         for berth in berths:
             self.release(berth)
 
+    def _give_up(self, attachment: Attachment) -> None:
+        self._release_all(self.kept.give_up(attachment))
+
     def release(self, berth: Berth) -> None:
         book = self.books.get(berth[0])
         if book is None or book.ledger is None or berth in self.holders or berth[1] in book.ledger.pending:
@@ -247,11 +251,12 @@ class Allocator:
 
     def judged(self, serving: Mapping[str, bool]) -> None:
         """Which pools serve has changed. Pools not in `serving` are not decided yet: claims for them wait."""
-        self.offers = {
-            name: Offer(book.pool, serving.get(name, True))
+        self.offers.clear()  # the same mapping: others look into it
+        self.offers.update(
+            (name, Offer(book.pool, serving.get(name, True)))
             for name, book in self.books.items()
             if isinstance(book.pool, Pool)
-        }
+        )
         self.sliced = any(offer.pool.slice_size is not None for offer in self.offers.values())
         postponed, self._postponed = self._postponed, set()
         waiting = [claim for *_, line in self.waiting.lines() for claim in line]
@@ -289,14 +294,14 @@ class Allocator:
             if before is not None:
                 self._await(uid, before)
                 return
-        chosen = self._choice(claim, around)
+        chosen = self.choosing.choose(claim, around, self._pending.get(uid), complete=uid in self._complete)
         if isinstance(chosen, Refused):
             self.waiting.leave(uid)
             self._refuse(uid, chosen)
             return
         claim, choice = chosen
         pools = [pool for pools in choice.candidates.values() for pool in pools]
-        if any(not self._open(pool, uid) for pool in pools):
+        if any(not self.choosing.is_open(pool, uid) for pool in pools):
             self.refusals.pop(uid, None)
             self._postponed.add(uid)
             return
@@ -343,67 +348,6 @@ class Allocator:
         self.world.live[uid] = live
         self.consider(uid)
         self.drain()
-
-    def _open(self, pool: Pool, uid: str) -> bool:
-        """A pool that is read, and serves or has granted to this claim already: no address is ever taken back."""
-        book = self.books.get(pool.name)
-        return (
-            book is not None and book.ledger is not None and (book.serving or book.ledger.granted_to(uid) is not None)
-        )
-
-    def _choice(self, claim: Claim, around: Surroundings) -> tuple[Claim, Choice] | Refused:
-        for attachment in _attachments(claim):
-            if attachment in self.kept:
-                return self._regain(claim, around, attachment)
-        if claim.reasserted and (known := self._asserted(claim)) is not None:
-            return claim, known
-        claim, choice = decide(claim, around, self.offers)
-        pending = self._pending.get(claim.uid)
-        if pending is not None:
-            # What is granted stays, whatever the pools have become since.
-            candidates = {} if isinstance(choice, Refused) else dict(choice.candidates)
-            for offer in (self.offers[name] for name in pending if name in self.offers):
-                candidates[offer.pool.family] = (offer.pool,)
-            if isinstance(choice, Refused) and not candidates.keys() >= self._families_of(claim):
-                return choice  # half of it is no answer: it waits with what it has
-            return claim, Choice(candidates)
-        return choice if isinstance(choice, Refused) else (claim, choice)
-
-    def _asserted(self, claim: Claim) -> Choice | None:
-        """The pools that it had its addresses from, whoever may use them now: its container runs."""
-        candidates = {
-            family: (_uncut(offer.pool),)
-            for family, names in claim.pools.items()
-            for name in names
-            if family in claim.wanted and (offer := self.offers.get(name)) is not None and offer.pool.family is family
-        }
-        return Choice(candidates) if claim.wanted and candidates.keys() == claim.wanted.keys() else None
-
-    def _regain(self, claim: Claim, around: Surroundings, attachment: Attachment) -> tuple[Claim, Choice] | Refused:
-        """The same attachment claims anew (its sandbox was made again): what it had is granted to it again, where its
-        pools still hand it out. Families of which nothing was kept are chosen as for any claim."""
-        kept = {
-            self.offers[name].pool.family: (name, address)
-            for name, address in self.kept.of(attachment)
-            if name in self.offers and self.books[name].hands_out(address)
-        }
-        claim, choice = decide(claim, around, self.offers)
-        if isinstance(choice, Refused) and (not kept or not kept.keys() >= _families(claim)):
-            return choice
-        candidates = {} if isinstance(choice, Refused) else dict(choice.candidates)
-        candidates |= {family: (_uncut(self.offers[name].pool),) for family, (name, _) in kept.items()}
-        if any(not self._open(pool, claim.uid) for pools in candidates.values() for pool in pools):
-            return claim, Choice(candidates)  # it waits until they are, and what is kept stays so
-        self._release_all(self.kept.give_up(attachment))
-        wanted = {family: address for family, (_, address) in kept.items()}
-        return replace(claim, wanted={**claim.wanted, **wanted}), Choice(candidates)
-
-    def _families_of(self, claim: Claim) -> frozenset[Family]:
-        """Those that it asks for or was granted; of one that says nothing, those of the default pools."""
-        if claim.uid in self._complete and all(name in self.offers for name in self._pending[claim.uid]):
-            return frozenset(self.offers[name].pool.family for name in self._pending[claim.uid])
-        default = frozenset(offer.pool.family for offer in self.offers.values() if offer.pool.default)
-        return _families(claim) or default
 
     def _grant(self, uid: str, addresses: tuple[tuple[Pool, int], ...], routing: Routing) -> None:
         self.waiting.leave(uid)
@@ -483,60 +427,10 @@ class Allocator:
         now = self._clock()
         for pools, application, line in self.waiting.lines():
             exhausted = self.waiting.waiter(line[0]).refusal.reason is Reason.POOL_EXHAUSTED
-            if exhausted and self._available(pools, application):
+            if exhausted and self.prospects.available(pools, application):
                 continue  # the next batch is full, no more
-            returning = self._returning(pools, application)
+            returning = self.prospects.returning(pools, application)
             for claim in line[returning:]:
                 waiter = self.waiting.waiter(claim)
                 if now - waiter.since >= PATIENCE_SECONDS:
                     self._refuse(claim, waiter.refusal, tell=bool(application))
-
-    def _available(self, pools: tuple[str, ...], application: str) -> int:
-        """Free addresses of these pools; of those cut into slices only what is in this application's."""
-        return sum(
-            ledger.free_for(application) if self._is_sliced(name) else ledger.counts.available
-            for name in pools
-            if (ledger := self._ledger(name)) is not None
-        )
-
-    def _returning(self, pools: tuple[str, ...], application: str) -> int:
-        """Addresses of these pools, or of this application's slices of them, whose Pods are on their way out, or do not
-        come again; and those that nobody seems to have since nobody led, whose slices are of no account: it is for a
-        moment."""
-        leaving = [seen.claim for pod_uid in self.world.pods.leaving for seen in self.claims.of_pod(pod_uid)]
-        parked = [seen.claim for seen in self.claims.parked()]
-        ending = {
-            claim.uid: claim for claim in (*leaving, *parked) if isinstance(self.succession.judge(claim), Release)
-        }
-        return sum(self.doubted(pool) for pool in pools) + sum(
-            holding.pool in pools and self._is_within(holding, application)
-            for claim in ending.values()
-            for holding in claim.holdings
-        )
-
-    def _is_within(self, holding: Holding, application: str) -> bool:
-        if not self._is_sliced(holding.pool):
-            return True
-        ledger = self._ledger(holding.pool)
-        return ledger is not None and holding.address in ledger.slices.get(application, Ranges())
-
-    def _is_sliced(self, pool: str) -> bool:
-        return pool in self.offers and self.offers[pool].pool.slice_size is not None
-
-    def _ledger(self, pool: str) -> Ledger | None:
-        return self.books[pool].ledger if pool in self.books else None
-
-
-def _uncut(pool: Pool) -> Pool:
-    """For one that has had its address already: whatever has become of slices since, and of its Pod's owner."""
-    return pool if pool.slice_size is None else replace(pool, slice_size=None)
-
-
-def _families(claim: Claim) -> frozenset[Family]:
-    """Those it asks for, as far as it says."""
-    return claim.families or frozenset(family for family, names in claim.pools.items() if names)
-
-
-def _attachments(claim: Claim) -> tuple[Attachment, Attachment]:
-    """Under which something may be kept for it: what its Pod's status reports names the interface alone."""
-    return claim.attachment, (claim.pod_uid, "", claim.interface)

@@ -82,7 +82,7 @@ class Term:
         self._roll_call = RollCall(api, self.allocator, self._herald)
         self._following: dict[Resource, Callable[[Listing | None], asyncio.Task[None]]] = {}
         self._watches: dict[Resource, asyncio.Task[None]] = {}
-        self.allocator.doubted = self._reclaimer.doubted
+        self.allocator.prospects.doubted = self._reclaimer.doubted
         self._shelf: Shelf | None = None
         self._reservations: Reservations | None = None
         self._early: list[Callable[[], None]] = []  # events that came before our own first reading was done
