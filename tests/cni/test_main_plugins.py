@@ -1,4 +1,4 @@
-"""bridge, macvlan and ptp over Berth, executed by cnitool as a runtime executes them; cases 64 to 68 and 72 of
+"""bridge, macvlan and ptp over Berth, executed by cnitool as a runtime executes them; cases 64 to 72 of
 docs/cni.md.
 
 The "host" is a network namespace of its own, so that no bridge of a test is the machine's.
@@ -9,13 +9,14 @@ import json
 import os
 import subprocess
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from berth_cni.adding import ADD_SECONDS
 from e2e.cluster import ControlPlane, binaries
 from e2e.cluster.shell import run
 from tests.cni.fleet import SHIM, Fleet, Pod, Story, bare, fleet
@@ -55,11 +56,13 @@ class Host:
         self.sandboxes.append(name)
         return name
 
-    def configure(self, version: str, main: dict[str, Any], *pools: str, **capabilities: bool) -> None:
+    def configure(
+        self, version: str, main: dict[str, Any], *pools: str, chained: Sequence[object] = (), **capabilities: bool
+    ) -> None:
         ipam = self.story.nodes[0].ipam(*pools)
         plugin = {**main, "ipam": ipam, "capabilities": capabilities}
         # A network of its own: libcni remembers attachments by it, for the whole machine.
-        conflist = {"cniVersion": version, "name": self.name, "plugins": [plugin]}
+        conflist = {"cniVersion": version, "name": self.name, "plugins": [plugin, *chained]}
         (self.folder / "net.conflist").write_text(json.dumps(conflist))
 
     async def cnitool(self, verb: str, sandbox: str, pod: Pod, caps: str = "", more: str = "") -> tuple[int, str]:
@@ -105,7 +108,7 @@ def one_node(api_server: ControlPlane, tmp_path_factory: pytest.TempPathFactory)
 
 @pytest.fixture
 async def host(one_node: Fleet, tmp_path: Path) -> AsyncIterator[Host]:
-    plugins = binaries.ensure("cnitool", *MAIN)
+    plugins = binaries.ensure("cnitool", "portmap", "tuning", *MAIN)
     async with one_node.story() as story:
         host = Host(story, tmp_path, plugins)
         try:
@@ -113,6 +116,11 @@ async def host(one_node: Fleet, tmp_path: Path) -> AsyncIterator[Host]:
             yield host
         finally:
             host.close()
+
+
+def _detected(namespace: str, link: str) -> str:
+    """The IPv6 addresses of a link that nobody else was found to have."""
+    return run("ip", "-n", namespace, "-6", "address", "show", "dev", link, "-tentative")
 
 
 # 64, 65
@@ -137,6 +145,57 @@ async def test_add_check_del_by_a_main_plugin(host: Host, main: str, version: st
     run("ip", "netns", "delete", second)
     await host.cnitool("del", second, pods[1])
     assert await story.endpoints() == []
+    await story.empty()
+
+
+# 69
+@pytest.mark.parametrize("main", MAIN)
+async def test_check_fails_after_somebody_changed_the_address(host: Host, main: str) -> None:
+    story, pod, sandbox = host.story, await host.story.pod(), host.sandbox()
+    host.configure("1.0.0", MAIN[main], await story.pool(gateway="{}.1"))
+    address = await host.add(sandbox, pod)
+    await host.succeed("check", sandbox, pod)
+    run("ip", "-n", sandbox, "address", "flush", "dev", "eth0")
+    run("ip", "-n", sandbox, "address", "add", "198.51.100.7/24", "dev", "eth0")
+    code, said = await host.cnitool("check", sandbox, pod)
+    assert code != 0
+    assert address in said
+    await host.succeed("del", sandbox, pod)
+    await story.empty()
+
+
+# 70
+async def test_plugins_chained_after_get_the_result_and_their_part_is_taken_back(host: Host) -> None:
+    story, pod, sandbox = host.story, await host.story.pod(), host.sandbox()
+    chained = [
+        {"type": "tuning", "sysctl": {"net.ipv4.conf.eth0.arp_notify": "1"}},
+        {"type": "portmap", "capabilities": {"portMappings": True}},
+    ]
+    host.configure("1.0.0", MAIN["bridge"], await story.pool(), chained=chained)
+    address = await host.add(sandbox, pod)
+    set_to = ["sysctl", "-n", "net.ipv4.conf.eth0.arp_notify"]
+    assert run("ip", "netns", "exec", sandbox, *set_to).strip() == "1"
+    await host.succeed("check", sandbox, pod)
+    assert host.addresses(sandbox) == [address]
+    await host.succeed("del", sandbox, pod)
+    assert await story.endpoints() == []
+    await story.empty()
+
+
+# 71: the main plugin waits for duplicate address detection of the Pod's address; the bridge's own takes as long
+async def test_an_ipv6_gateway_on_the_bridge_is_there_within_the_deadlines(host: Host) -> None:
+    story, pod, sandbox = host.story, await host.story.pod(), host.sandbox()
+    host.configure("1.0.0", MAIN["bridge"], await story.pool(six=True, gateway="{}:1"))
+    async with asyncio.timeout(ADD_SECONDS):
+        code, said = await host.cnitool("add", sandbox, pod)
+        assert code == 0, said
+        (address,) = bare(json.loads(said))
+        assert f" {address}/64 " in _detected(sandbox, "eth0")
+        gateway = address.rpartition(":")[0] + ":1"
+        while f" {gateway}/64 " not in _detected(host.name, "br0"):  # noqa: ASYNC110 - the kernel decides
+            await asyncio.sleep(0.1)
+    run("ip", "netns", "exec", sandbox, "ping", "-6", "-c1", "-W2", gateway)
+    await host.succeed("del", sandbox, pod)
     await story.empty()
 
 
