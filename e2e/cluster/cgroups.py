@@ -34,10 +34,10 @@ def roots(directory: Path | None = None) -> list[Path]:
     return [folder for hierarchy in _hierarchies() for folder in hierarchy.glob(name)]
 
 
-def remove(directory: Path, bound: float = 10) -> None:
-    """Kills whatever runs in the cluster's cgroups and removes them."""
+def remove(directory: Path, node: str = "", bound: float = 10) -> None:
+    """Kills whatever runs in the cgroups of a cluster, or of one of its nodes, and removes them."""
     end = time.monotonic() + bound
-    while remaining := roots(directory):
+    while remaining := [root / node for root in roots(directory) if (root / node).exists()]:
         for folder in [folder for root in remaining for folder in _upwards(root)]:
             with suppress(OSError):
                 for pid in (folder / "cgroup.procs").read_text().split():

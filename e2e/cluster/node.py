@@ -2,20 +2,23 @@
 
 A node sees this machine's files, but what it writes below /etc, /opt, /run, /var/lib and /var/log is its own, in
 memory, and gone with it. So a DaemonSet finds the paths that it finds on any node (/opt/cni/bin, /etc/cni/net.d),
-and nodes don't meet. A process that sleeps holds the namespaces.
+and nodes don't meet. A process that sleeps holds the namespaces. A node whose power is off is its disk alone: what a
+machine keeps in memory (/run, mounts, networks) is gone when it is on again.
 """
 
 import json
 import os
 import shutil
+import signal
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from e2e.cluster import binaries, cgroups, images
 from e2e.cluster.controlplane import ControlPlane
 from e2e.cluster.errors import ClusterError
-from e2e.cluster.network import Network
+from e2e.cluster.network import LINKS, Network
 from e2e.cluster.process import Process
 from e2e.cluster.shell import run, wait_for
 
@@ -71,6 +74,30 @@ class Node:
         """Starts containerd, gives it the pause image, then starts kubelet and kube-proxy."""
         self._start_containerd()
         self.import_image(pause)
+        self._start_kubelet()
+
+    def power_off(self) -> None:
+        """Ends it at once: every process, Pods' too, its networks, its mounts and /run. What lies on its disk stays."""
+        before = self.processes.pop("namespaces")
+        mounts = os.readlink(f"/proc/{before.pid}/ns/mnt")
+        self._sleep(["nsenter", "-t", str(before.pid), "-m", "-u", "unshare", "-n"])  # holds the disk meanwhile
+        disk = self.processes["namespaces"].pid
+        while running := [pid for pid in _sharing(mounts) if pid != disk]:
+            for pid in running:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            cgroups.remove(self.plane.directory, self.name)
+            for process in (before, *self.processes.values()):
+                if process.pid != disk:
+                    process.kill()  # dead; this collects it
+        self.run("sh", "-euc", _FORGET)
+
+    def power_on(self) -> None:
+        """Starts it again after `power_off`, with a new link to the bridge."""
+        link = LINKS / self.network.link(self.index)
+        wait_for(f"the end of {link.name}", lambda: not link.exists(), 30)  # its other end was in the lost network
+        self._attach()
+        self._start_containerd()
         self._start_kubelet()
 
     def run(self, *argv: str, timeout: float = 120) -> str:
@@ -202,6 +229,24 @@ class Node:
         limits += ["--conntrack-tcp-timeout-close-wait=0"]
         own = [f"--hostname-override={self.name}", "--proxy-mode=nftables"]
         return [str(binary / "kube-proxy"), f"--kubeconfig={kubeconfig}", *own, *limits]
+
+
+# What the kernel mounted for Pods goes with the kernel; and /run is memory.
+_FORGET = """\
+awk '$5 ~ "^/(run|var/lib/kubelet|var/lib/containerd)/" {print $5}' /proc/self/mountinfo |
+    tac | xargs -r -n 1 umount -l 2>/dev/null || :  # one that went with another is no error
+find /run -mindepth 1 -delete
+"""
+
+
+def _sharing(mounts: str) -> list[int]:
+    """The processes of this machine in one mount namespace."""
+    found: list[int] = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if os.readlink(folder / "ns" / "mnt") == mounts:
+                found.append(int(folder.name))
+    return found
 
 
 def _containerd_config() -> str:

@@ -6,17 +6,20 @@ from pathlib import Path
 
 import pytest
 
-from e2e.cluster import Cluster, leftovers
+from e2e.cluster import Cluster, Options, leftovers
 from e2e.install import install
 
 ROOT = Path(__file__).parents[2]
+
+# A node that is away is NotReady after 30 s, not after 50: kubelet renews its Lease every ten.
+OPTIONS = Options(controller_manager_flags=["--node-monitor-grace-period=30s"])
 
 
 @pytest.fixture(scope="session")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     directory = tmp_path_factory.mktemp("cluster")
     conflist = json.loads((ROOT / "config" / "samples" / "10-berth-macvlan.conflist").read_text())
-    with Cluster(directory, nodes=2) as cluster:
+    with Cluster(directory, nodes=2, options=OPTIONS) as cluster:
         for node in cluster.nodes.values():
             node.configure_cni(conflist)
         install(cluster)
