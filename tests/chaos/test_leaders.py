@@ -13,6 +13,7 @@ from contextlib import contextmanager
 import pytest
 
 from e2e.cluster import ControlPlane, Process
+from e2e.cluster.shell import wait_for
 from tests.chaos.faults import LEASE_SECONDS
 from tests.cni.fleet import Fleet, Story, fleet
 
@@ -38,11 +39,17 @@ async def story(two_nodes: Fleet) -> AsyncIterator[Story]:
 @pytest.fixture
 def standby(two_nodes: Fleet) -> Iterator[Process]:
     """Of the same Lease as the fleet's operator, which leads."""
+    wait_for("the fleet's operator as leader", lambda: _leader(two_nodes) == two_nodes.namespace, 20)
     with _another(two_nodes, two_nodes.namespace) as process:
         yield process
     two_nodes.operator.resume()
     if not two_nodes.operator.running:
         two_nodes.operator.start()
+
+
+def _leader(fleet: Fleet) -> str:
+    where = ["lease", "berth-operator", "--namespace", fleet.namespace, "--ignore-not-found"]
+    return fleet.plane.kubectl("get", *where, "-o", "jsonpath={.spec.holderIdentity}").strip()
 
 
 @pytest.fixture
@@ -87,9 +94,9 @@ async def test_an_add_waits_for_the_next_leader_and_no_longer(
     with capsys.disabled():
         sys.stdout.write(f"\n{number.name}: the first ADD after it took {took:.1f} s\n")
     assert took < most
+    await story.check()
     for container in ("before", "after"):
         await story.nodes[0].delete(container)
-    await story.check()
     await story.empty()
 
 
