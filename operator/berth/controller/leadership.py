@@ -9,7 +9,6 @@ import logging
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from kubernetes_asyncio.leaderelection.leaderelection import LeaderElection
 from kubernetes_asyncio.leaderelection.leaderelectionrecord import LeaderElectionRecord
 from kubernetes_asyncio.leaderelection.resourcelock.leaselock import LeaseLock
 
+from berth.controller.clock import apart, since_boot
 from berth.kube.client import Api
 from berth.kube.config import Access
 from berth.kube.errors import KubeError
@@ -37,20 +37,47 @@ RETRY_SECONDS = 1
 UNREACHABLE = '{"code": 503}'
 
 
+class Idleness:
+    """For how long nobody has renewed the Lease, at most, as its readings tell.
+
+    A change that one shows came after the one before it. How old the Lease was at the first, its own time alone tells.
+    """
+
+    def __init__(self, clock: Callable[[], float] = since_boot, age: Callable[[str], float] = apart) -> None:
+        self._clock, self._age = clock, age
+        self._renewed: str | None = None
+        self._read, self._since = 0.0, 0.0
+
+    def read(self, renewed: str | None) -> float:
+        """`renewed`: as the Lease says. Seconds; 0 when it says nothing."""
+        now = self._clock()
+        if renewed is None:
+            self._since = now
+        elif self._renewed is None:
+            self._since = now - self._age(renewed)
+        elif renewed != self._renewed:
+            self._since = self._read
+        self._renewed, self._read = renewed, now
+        return now - self._since
+
+
 class SteadyLock(LeaseLock):
     """A LeaseLock for which an API server that is away is a failed attempt, not the end of the election.
 
-    `idle`: how many seconds ago the Lease was renewed, when it was last read; 0 when there was none.
+    `idle`: for how many seconds the Lease had not been renewed when it was last read; 0 when there was none.
     """
 
-    idle = 0.0
+    def __init__(self, name: str, namespace: str, identity: str, client: ApiClient) -> None:
+        super().__init__(name, namespace, identity, client)
+        self.idle = 0.0
+        self._idleness = Idleness()
 
     async def get(self, name: str, namespace: str) -> Any:
         try:
             found, record = await super().get(name, namespace)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             return False, _unreachable(error)
-        self.idle = _idle(record.renew_time) if isinstance(record, LeaderElectionRecord) else 0.0
+        self.idle = self._idleness.read(record.renew_time) if isinstance(record, LeaderElectionRecord) else 0.0
         return found, record
 
     async def create(self, name: str, namespace: str, election_record: Any) -> bool:
@@ -62,11 +89,6 @@ class SteadyLock(LeaseLock):
         with contextlib.suppress(aiohttp.ClientError, TimeoutError, OSError):
             return bool(await super().update(name, namespace, updated_record))
         return False
-
-
-def _idle(renewed: str | None) -> float:
-    """The library writes local time, without its zone."""
-    return (datetime.now() - datetime.fromisoformat(renewed)).total_seconds() if renewed else 0.0
 
 
 class SteadyElection(LeaderElection):
