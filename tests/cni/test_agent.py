@@ -142,6 +142,22 @@ async def test_an_operator_that_is_away_is_named_at_the_deadline(stage: Stage, m
     await eventually(lambda: not stage.api.kept)
 
 
+async def test_an_add_that_took_long_does_not_answer_with_a_claim_that_was_taken_off(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its watch is behind: it shows the confirmation, and not the end."""
+    monkeypatch.setattr(berth_cni.adding, "_FRESH_SECONDS", 0.0)
+
+    def confirm(_: Any) -> Any:
+        asyncio.get_running_loop().call_soon(stage.api.kept.clear)
+        return confirmed("10.0.0.9/24")
+
+    stage.api.decide = confirm
+    code, error = await stage.add("c1")
+    assert (code, error["code"]) == (1, 11)
+    assert "was taken off this Pod" in error["msg"]
+
+
 async def test_an_api_that_is_away_is_waited_for_until_the_deadline(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from berth_cni import spool
+from berth_cni import spool, underway
 from berth_cni.frames import SENT, Request, encode_request
 from tests.cni.stage import Shim, Stage, eventually, request
 
@@ -90,3 +90,16 @@ async def test_how_old_a_kept_del_is_is_not_read_from_the_wall_clock(
         # A later one is the newer in any case.
         async with process() as later:
             assert (await stage.call("ADD", "c1", Shim(pid=later)))[0] == 0
+
+
+async def test_a_spooled_del_that_is_older_than_any_tombstone_is_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after ten minutes without an agent."""
+    monkeypatch.setattr(underway, "_TOMBSTONE_SECONDS", 0.5)
+    async with Stage(tmp_path) as stage:
+        assert (await stage.add("c1"))[0] == 0
+        keep(stage, "c1", since_boot() - 1, time.time() - 1)
+        await stage.releaser.take_spool()
+        await eventually(lambda: stage.api.containers() == [])
+        assert (await stage.add("c2", uid="u2"))[0] == 0

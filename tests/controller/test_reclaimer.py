@@ -11,15 +11,16 @@ from berth.controller.settings import Settings
 from berth.core.reasons import Reason
 from berth.kube.client import Listing, Object
 from berth.kube.errors import Conflict, NotFound
-from tests.controller.test_allocator import _allocator, _endpoint
+from tests.controller.stage import FIRST, Cluster, allocator, endpoint, ignore, listing, opened, pool, settled
 
 
-class Cluster:
-    """No Pod; one node that is Ready. `during`: what happens while it is read."""
+class Gone:
+    """No Pod; one node. `during`: what happens while it is read."""
 
     def __init__(self) -> None:
         self.deleted: list[str] = []
         self.refusals = 0
+        self.ready = True
         self.during: Any = lambda: None
 
     async def get(self, path: str, params: object = None) -> Object:
@@ -29,7 +30,7 @@ class Cluster:
         return {
             "metadata": {"name": "node-1"},
             "spec": {},
-            "status": {"conditions": [{"type": "Ready", "status": "True"}]},
+            "status": {"conditions": [{"type": "Ready", "status": str(self.ready)}]},
         }
 
     async def delete(self, path: str, *, uid: str | None = None, version: str | None = None) -> None:
@@ -50,11 +51,11 @@ class Cluster:
 async def test_no_suspect_is_lost(story: str, refusals: int, again: bool, looks: list[float]) -> None:
     now = 0.0
     told: list[tuple[Reason, bool]] = []
-    cluster, allocator = Cluster(), _allocator()
+    cluster, desk = Gone(), allocator()
     cluster.refusals = refusals
-    allocator.world.pods.replaced(Listing([], "8"))
-    allocator.claims.replaced(Listing([read(_endpoint())], "9"))
-    (seen,) = allocator.claims
+    desk.world.pods.replaced(Listing([], "8"))
+    desk.claims.replaced(Listing([read(endpoint())], "9"))
+    (seen,) = desk.claims
     made = Reclaimer(
         cluster,  # type: ignore[arg-type]  # what it reads and deletes
         lambda: now,
@@ -67,13 +68,77 @@ async def test_no_suspect_is_lost(story: str, refusals: int, again: bool, looks:
     for look in looks:
         assert cluster.deleted == [], story
         now = look - 0.1
-        await made._look(allocator)
+        await made._look(desk)
         assert cluster.deleted == [], story
         now = look
-        await made._look(allocator)
+        await made._look(desk)
         cluster.during = lambda: None
     assert len(cluster.deleted) == 1, story
     assert told == [(Reason.POD_GONE, False)]
+
+
+async def test_a_node_that_answers_again_gets_the_time_its_kubelet_needs_to_end_the_pod() -> None:
+    now = 0.0
+    cluster, desk = Gone(), allocator()
+    cluster.ready = False
+    desk.world.pods.replaced(Listing([], "8"))
+    desk.claims.replaced(listing(read(endpoint())))
+    (seen,) = desk.claims
+    made = Reclaimer(cluster, lambda: now, Settings(), ignore)  # type: ignore[arg-type]
+    made.suspect(seen)
+    now = 10.0
+    await made._look(desk)
+    cluster.ready = True
+    now = again = now + Settings().recheck
+    await made._look(desk)
+    now = again + reclaimer.KUBELET_GRACE_SECONDS - 0.1
+    await made._look(desk)
+    assert cluster.deleted == []
+    now = again + reclaimer.KUBELET_GRACE_SECONDS
+    await made._look(desk)
+    assert len(cluster.deleted) == 1
+
+
+@pytest.mark.parametrize(
+    ("story", "held", "kept"),
+    [
+        ("its claim is not decided: it may be its own", {}, {("blue", FIRST)}),
+        ("its claim has another address: its status speaks of the past", {"blue": "10.0.0.2"}, set()),
+    ],
+)
+async def test_an_address_in_doubt_is_kept_for_a_pod_that_reports_it_and_has_no_other(
+    story: str, held: dict[str, str], kept: set[tuple[str, int]]
+) -> None:
+    now = 0.0
+    cluster, desk = Cluster(), allocator()
+    meta = {"namespace": "default", "name": "web-0", "uid": "pod-uid"}
+    cluster.pods = [{"metadata": meta, "spec": {}, "status": {"podIPs": [{"ip": "10.0.0.1"}]}}]
+    desk.claims.replaced(listing(read(endpoint(held=held))))
+    book = opened(desk, pool(ledger=settled(1)))
+    made = Reclaimer(cluster, lambda: now, Settings(), ignore)  # type: ignore[arg-type]
+    made.doubt("blue", {FIRST})
+    now = 1.0
+    await made._look(desk)
+    now = Settings().grace
+    await made._look(desk)
+    assert desk.kept.berths() == kept, story
+    assert book.ledger is not None
+    assert book.ledger.holds(FIRST) is bool(kept)
+    assert not made.doubts(("blue", FIRST))
+
+
+async def test_an_address_in_doubt_that_is_kept_already_is_not_freed() -> None:
+    """Its Pod's Endpoint was deleted, and no Pod reports the address yet."""
+    now = 0.0
+    desk = allocator()
+    book = opened(desk, pool(ledger=settled(1)))
+    made = Reclaimer(Cluster(), lambda: now, Settings(), ignore)  # type: ignore[arg-type]
+    made.doubt("blue", {FIRST})
+    desk.keep(("pod-uid", "net", "eth0"), [("blue", FIRST)])
+    now = Settings().grace
+    await made._look(desk)
+    assert book.ledger is not None
+    assert book.ledger.holds(FIRST)
 
 
 def test_the_grace_of_what_was_asserted_again_is_longer() -> None:
