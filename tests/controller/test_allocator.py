@@ -152,6 +152,19 @@ async def test_after_a_take_over_a_claim_with_one_family_pending_is_not_confirme
     assert {entry["pool"] for entry in said[0]["addresses"]} == {"blue", "red"}  # type: ignore[attr-defined]
 
 
+async def test_nor_is_it_confirmed_with_that_one_when_the_pool_of_the_other_is_gone() -> None:
+    desk = allocator()
+    desk.claims.replaced(listing(read(endpoint(pools6=["red"]))))
+    blue = opened(desk, pool(ledger={"pending": {"10.0.0.1": CLAIM}}))
+    desk.judged({"blue": True})
+    said = desk.statement(CLAIM)
+    assert isinstance(said, tuple)
+    assert said[1] is not None
+    assert said[1].reason is Reason.POOL_NOT_FOUND
+    assert blue.ledger is not None
+    assert blue.ledger.granted_to(CLAIM) == FIRST
+
+
 @pytest.mark.parametrize("network", ["net", ""])
 async def test_what_is_kept_for_a_pod_whose_claim_has_another_address_is_free(network: str) -> None:
     """The grant was under way when the doubt about the first address was settled for that Pod."""
