@@ -61,6 +61,7 @@ async def test_what_runs_already_comes_first_and_takes_what_nobody_is_known_to_u
         desk.claims.replaced(listing(read(endpoint("new")), read(endpoint(reasserted=["10.0.0.1"]))))
         assert book.ledger is not None
         assert (book.ledger.granted_to(CLAIM), book.ledger.granted_to("new")) == (FIRST, None)
+        assert desk.kept.berths() == set()
         desk.grant_on()
         assert book.ledger.granted_to("new") == FIRST + 1
 
