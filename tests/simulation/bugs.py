@@ -16,6 +16,7 @@ from berth.controller import guard, promotion, reclaimer
 from berth.controller.allocator import Allocator
 from berth.controller.book import Book
 from berth.controller.claims import ClaimView, Seen, read
+from berth.controller.grants import Grants
 from berth.controller.guard import Guard
 from berth.controller.promotion import Promotion
 from berth.controller.shelf import Shelf
@@ -255,22 +256,23 @@ def free_with_pod() -> Patches:
 def half_a_pair() -> Patches:
     """A claim of two families is confirmed with the first address that is written."""
 
-    def eager(self: Allocator, uid: str) -> bool:
-        return any(self._written(uid, name) for name in self._pending.get(uid, ()))
+    def eager(self: Grants, uid: str) -> bool:
+        return any(self.written(uid, name) for name in self.of(uid) or ())
 
     statement = Allocator.statement
 
     def said(self: Allocator, uid: str) -> Any:
-        pending = self._pending.get(uid)
+        grants = self.grants
+        pending = grants._pending.get(uid)
         if pending is not None:
-            self._pending[uid] = {name: each for name, each in pending.items() if self._written(uid, name)}
+            grants._pending[uid] = {name: each for name, each in pending.items() if grants.written(uid, name)}
         try:
             return statement(self, uid)
         finally:
-            if pending is not None and uid in self._pending:
-                self._pending[uid] = pending
+            if pending is not None and uid in grants._pending:
+                grants._pending[uid] = pending
 
-    yield mock.patch.object(Allocator, "_confirmable", eager)
+    yield mock.patch.object(Grants, "confirmable", eager)
     yield mock.patch.object(Allocator, "statement", said)
 
 

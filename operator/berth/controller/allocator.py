@@ -13,6 +13,7 @@ from berth.api.endpoint import write_addresses, write_held_for
 from berth.controller.book import Book
 from berth.controller.choosing import Choosing, attachments
 from berth.controller.claims import Berth, ClaimView, Seen
+from berth.controller.grants import Grants
 from berth.controller.holders import Attachment, Holders, Kept
 from berth.controller.metrics import METRICS
 from berth.controller.prospects import Prospects
@@ -70,9 +71,7 @@ class Allocator:
         self.waiting = WaitingLines()
         self.refusals: dict[str, Refused] = {}
         self._postponed: set[str] = set()  # until a pool that might serve them is loaded and judged
-        self._pending: dict[str, dict[str, int]] = {}  # claim -> pool -> address, as the ledgers' pending has it
-        # Those of them that have an address of every family they are to have, and the routes to come with those.
-        self._complete: dict[str, Routing] = {}
+        self.grants = Grants(self.books)
         self.holders = Holders()
         self.kept = Kept()
         self.choosing = Choosing(self.books, self.offers, self.kept, self._give_up)
@@ -92,8 +91,7 @@ class Allocator:
             return
         self.waiting.leave(claim.uid)
         self.refusals.pop(claim.uid, None)
-        self._pending.pop(claim.uid, None)
-        self._complete.pop(claim.uid, None)
+        self.grants.end(claim.uid)
         self.world.live.pop(claim.uid, None)
         for holding in claim.holdings:
             self._hold(claim, (holding.pool, holding.address))
@@ -132,11 +130,7 @@ class Allocator:
             "an address was granted that an Endpoint holds",
             extra={"pool": book.name, "address": contested.address, "claim": contested.claim},
         )
-        self._complete.pop(contested.claim, None)
-        pools = self._pending.get(contested.claim, {})
-        pools.pop(book.name, None)
-        if not pools:
-            self._pending.pop(contested.claim, None)
+        self.grants.lose(contested.claim, book.name)
         self._postponed.add(contested.claim)
         asyncio.get_running_loop().call_soon(self.consider, contested.claim)
 
@@ -145,9 +139,8 @@ class Allocator:
         self.waiting.leave(claim.uid)
         self.refusals.pop(claim.uid, None)
         self._postponed.discard(claim.uid)
-        self._complete.pop(claim.uid, None)
         self.world.live.pop(claim.uid, None)
-        for name in self._pending.pop(claim.uid, ()):
+        for name in self.grants.end(claim.uid):
             book = self.books.get(name)
             if book is not None and book.ledger is not None:
                 book.ledger.withdraw(claim.uid, self._clock())
@@ -218,7 +211,7 @@ class Allocator:
             if seen is None or (seen.claim.confirmed and self.holders.of((book.name, address)) != claim):
                 ledger.withdraw(claim, self._clock())
             elif not seen.claim.confirmed:
-                self._pending.setdefault(claim, {})[book.name] = address
+                self.grants.find(claim, book.name, address)
         book.ledger = ledger
         for address, claim in self.holders.in_pool(book.name):
             if (contested := ledger.settle(address, claim)) is not None:
@@ -232,19 +225,14 @@ class Allocator:
 
     def detach(self, book: Book) -> None:
         """Its ledger is no longer known: what it had granted is decided again when it is."""
-        for claim, pools in list(self._pending.items()):
-            if pools.pop(book.name, None) is not None:
-                self._complete.pop(claim, None)
-                self._postponed.add(claim)
-            if not pools:
-                del self._pending[claim]
+        self._postponed.update(self.grants.detach(book.name))
 
     def accepted(self, book: Book, granted: list[tuple[str, int]]) -> None:
         """A ledger write is done: what it granted may be confirmed."""
         METRICS.ledger_writes.inc()
         METRICS.batch.observe(len(granted))
         for claim, _ in granted:
-            if self._confirmable(claim):
+            if self.grants.confirmable(claim):
                 self._write(claim)
         if len(self.waiting):
             self.drain()
@@ -282,19 +270,19 @@ class Allocator:
         seen = self.claims.get(uid)
         if seen is None or seen.claim.confirmed:
             return
-        if self.holding_back and not seen.claim.reasserted and uid not in self._pending:
+        if self.holding_back and not seen.claim.reasserted and uid not in self.grants:
             self._postponed.add(uid)
             return
         claim, around = seen.claim, self.world.around(seen.claim)
         if around is None or (around.application is None and self.sliced):
             self._look(claim)
             return
-        if uid not in self._pending and claim.attachment not in self.kept:
+        if uid not in self.grants and claim.attachment not in self.kept:
             before = self.succession.predecessor(claim)
             if before is not None:
                 self._await(uid, before)
                 return
-        chosen = self.choosing.choose(claim, around, self._pending.get(uid), complete=uid in self._complete)
+        chosen = self.choosing.choose(claim, around, self.grants.of(uid), complete=self.grants.is_complete(uid))
         if isinstance(chosen, Refused):
             self.waiting.leave(uid)
             self._refuse(uid, chosen)
@@ -352,12 +340,11 @@ class Allocator:
     def _grant(self, uid: str, addresses: tuple[tuple[Pool, int], ...], routing: Routing) -> None:
         self.waiting.leave(uid)
         self.refusals.pop(uid, None)
-        self._pending[uid] = {pool.name: address for pool, address in addresses}
-        self._complete[uid] = routing
+        self.grants.make(uid, {pool.name: address for pool, address in addresses}, routing)
         METRICS.grants.inc()
         for pool, _ in addresses:
             self.books[pool.name].touch()
-        if self._confirmable(uid):
+        if self.grants.confirmable(uid):
             self._write(uid)
 
     def _refuse(self, uid: str, refused: Refused, *, tell: bool = False) -> None:
@@ -375,14 +362,6 @@ class Allocator:
             if seen is not None and (tell or seen.claim.reasserted or self.world.annotated(seen.claim)):
                 self._complain(seen.claim, refused)
 
-    def _confirmable(self, uid: str) -> bool:
-        """Every address granted to it stands in the API's own ledger."""
-        return uid in self._complete and all(self._written(uid, name) for name in self._pending[uid])
-
-    def _written(self, uid: str, pool: str) -> bool:
-        book = self.books.get(pool)
-        return book is not None and book.ledger is not None and book.ledger.confirmable(uid) is not None
-
     def statement(self, uid: str) -> Statement | Deletion | None:
         """What this claim's status is to say now; None when there is nothing to say."""
         seen = self.claims.get(uid)
@@ -390,12 +369,15 @@ class Allocator:
             return None
         if seen.claim.confirmed:
             return Deletion() if self.succession.superseded(seen.claim) else None
-        if self._confirmable(uid):
-            pools = {name: self.books[name].pool for name in self._pending[uid]}
-            granted = [(pool, self._pending[uid][name]) for name, pool in pools.items() if isinstance(pool, Pool)]
+        if self.grants.confirmable(uid):
+            granted = [
+                (pool, address)
+                for name, address in (self.grants.of(uid) or {}).items()
+                if isinstance(pool := self.books[name].pool, Pool)
+            ]
             around = self.world.around(seen.claim)
             return {
-                **write_addresses(granted, self._complete[uid]),
+                **write_addresses(granted, self.grants.routing(uid)),
                 **write_held_for(around.owner if around else None),
             }, None
         refused = self.refusals.get(uid)
