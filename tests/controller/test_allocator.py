@@ -2,8 +2,9 @@
 
 import pytest
 
-from berth.controller.allocator import PATIENCE_SECONDS, Deletion
+from berth.controller.allocator import Deletion
 from berth.controller.claims import Seen, read
+from berth.controller.prospects import PATIENCE_SECONDS
 from berth.core.ledger import Ledger
 from berth.core.reasons import Reason
 from berth.kube.client import Change, Listing

@@ -24,16 +24,12 @@ from berth.core.claim import Claim, Owner
 from berth.core.granting import Granted, Waiting, grant
 from berth.core.ledger import Contested, Ledger
 from berth.core.pool import Pool
-from berth.core.reasons import Reason
 from berth.core.request import decide
 from berth.core.routing import Routing
 from berth.core.selection import Choice, Offer, Refused
 from berth.core.settled import Settled
 
 log = logging.getLogger(__name__)
-
-# An exhausted pool is reported only after this: a Pod's replacement can ask before its predecessor's end is seen.
-PATIENCE_SECONDS = 0.5
 
 Statement = tuple[dict[str, object], Refused | None]
 
@@ -77,7 +73,6 @@ class Allocator:
         self.choosing = Choosing(self.books, self.offers, self.kept, self._give_up)
         self.succession = Succession(self.claims, self.world, self.books, self._decide)
         self.prospects = Prospects(self.claims, self.world, self.books, self.succession)
-        self._draining = False
 
     # --- facts: Endpoints --------------------------------------------------------------------------------------------
 
@@ -234,8 +229,7 @@ class Allocator:
         for claim, _ in granted:
             if self.grants.confirmable(claim):
                 self._write(claim)
-        if len(self.waiting):
-            self.drain()
+        self.drain()
 
     def judged(self, serving: Mapping[str, bool]) -> None:
         """Which pools serve has changed. Pools not in `serving` are not decided yet: claims for them wait."""
@@ -387,32 +381,12 @@ class Allocator:
 
     def _touched(self, book: Book) -> None:
         book.touch()
-        if len(self.waiting):
-            self.drain()
+        self.drain()
 
     def drain(self) -> None:
-        """An address may have come back: serve those who wait, once this turn of the loop is over."""
-        if not self._draining:
-            self._draining = True
-            asyncio.get_running_loop().call_soon(self._drain)
-
-    def _drain(self) -> None:
-        self._draining = False
-        for line in self.waiting.heads():
-            while (head := self.waiting.head(line)) is not None:
-                self.consider(head)
-                if self.waiting.head(line) == head:
-                    break
+        """An address may have come back: who waits is considered again."""
+        self.waiting.drain(self.consider)
 
     def lose_patience(self) -> None:
-        """Tell those who wait in vain: more of them than addresses on their way back."""
-        now = self._clock()
-        for pools, application, line in self.waiting.lines():
-            exhausted = self.waiting.waiter(line[0]).refusal.reason is Reason.POOL_EXHAUSTED
-            if exhausted and self.prospects.available(pools, application):
-                continue  # the next batch is full, no more
-            returning = self.prospects.returning(pools, application)
-            for claim in line[returning:]:
-                waiter = self.waiting.waiter(claim)
-                if now - waiter.since >= PATIENCE_SECONDS:
-                    self._refuse(claim, waiter.refusal, tell=bool(application))
+        for claim, waiter, application in self.prospects.in_vain(self.waiting, self._clock()):
+            self._refuse(claim, waiter.refusal, tell=bool(application))

@@ -1,16 +1,21 @@
-"""What is free or on its way back: whether one who waits has something to wait for."""
+"""What is free or on its way back: whether one who waits has something to wait for, or waits in vain."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from berth.controller.book import Book
 from berth.controller.claims import ClaimView
 from berth.controller.succession import Succession
 from berth.controller.surroundings import World
+from berth.controller.waiting import Waiter, WaitingLines
 from berth.core.claim import Holding
 from berth.core.ledger import Ledger
 from berth.core.pool import Pool
 from berth.core.ranges import Ranges
+from berth.core.reasons import Reason
 from berth.core.reclaim import Release
+
+# An exhausted pool is reported only after this: a Pod's replacement can ask before its predecessor's end is seen.
+PATIENCE_SECONDS = 0.5
 
 
 class Prospects:
@@ -20,6 +25,18 @@ class Prospects:
         self._claims, self._world, self._books = claims, world, books
         self._succession = succession
         self.doubted: Callable[[str], int] = lambda pool: 0  # the reclaimer says
+
+    def in_vain(self, waiting: WaitingLines, now: float) -> Iterator[tuple[str, Waiter, str]]:
+        """Those who wait for longer than an address takes to be seen coming back, and are more than the addresses on
+        their way: the claim, and the application whose slices it waits for."""
+        for pools, application, line in waiting.lines():
+            exhausted = waiting.waiter(line[0]).refusal.reason is Reason.POOL_EXHAUSTED
+            if exhausted and self.available(pools, application):
+                continue  # the next batch is full, no more
+            for claim in line[self.returning(pools, application) :]:
+                waiter = waiting.waiter(claim)
+                if now - waiter.since >= PATIENCE_SECONDS:
+                    yield claim, waiter, application
 
     def available(self, pools: tuple[str, ...], application: str) -> int:
         """Free addresses of these pools; of those cut into slices only what is in this application's."""

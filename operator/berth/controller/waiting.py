@@ -1,8 +1,9 @@
 """Claims that wait for an address: first come, first served, one queue for each set of pools they could draw from, and
 for each application where it is its slices that have none."""
 
+import asyncio
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from berth.core.granting import Waiting
@@ -25,6 +26,7 @@ class WaitingLines:
     def __init__(self) -> None:
         self._lines: dict[Line, OrderedDict[str, Waiter]] = {}
         self._where: dict[str, Line] = {}
+        self._draining = False
 
     def __len__(self) -> int:
         return len(self._where)
@@ -56,11 +58,23 @@ class WaitingLines:
         for (pools, application, _), line in list(self._lines.items()):
             yield pools, application, list(line)
 
-    def heads(self) -> list[Line]:
-        return list(self._lines)
+    def drain(self, consider: Callable[[str], None]) -> None:
+        """Serve those who wait, in order, once this turn of the loop is over: until the head of a line goes on waiting.
+        `consider`: decides for one, who then leaves or stays."""
+        if self._where and not self._draining:
+            self._draining = True
+            asyncio.get_running_loop().call_soon(self._drain, consider)
 
-    def head(self, line: Line) -> str | None:
-        return next(iter(self._lines[line]), None) if line in self._lines else None
+    def _drain(self, consider: Callable[[str], None]) -> None:
+        self._draining = False
+        for line in list(self._lines):
+            while (head := self._head(line)) is not None:
+                consider(head)
+                if self._head(line) == head:
+                    break
+
+    def _head(self, line: Line) -> str | None:
+        return next(iter(self._lines.get(line, ())), None)
 
     def waiter(self, claim: str) -> Waiter:
         return self._lines[self._where[claim]][claim]
