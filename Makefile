@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 
 IMAGE_TOOLS := buildah debootstrap
 
-.PHONY: help tools install shim lint test test-fast sim chaos demo down bench bench-scale cluster lock clean
+.PHONY: help tools install shim lint test test-fast sim fuzz chaos demo down bench bench-scale cluster lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -47,6 +47,9 @@ test: tools install ## everything: lint, unit, property, a real API server, real
 
 sim: $(STAMP) ## SEEDS=2000 histories in simulated time, on JOBS processes; SEED=n tells one in full, BUG=name breaks a rule
 	@$(BIN)/python -m tests.simulation $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),2000)) $(if $(BUG),--bug $(BUG)) $(if $(JOBS),--jobs $(JOBS))
+
+fuzz: $(STAMP) ## SECONDS=60 of atheris for each parser of input that others write
+	@$(BIN)/python -m tests.fuzz --seconds $(or $(SECONDS),60)
 
 chaos: tools install ## MINUTES=3 of faults on real processes; SEED=n the same faults again, BUG=name breaks a rule
 	@$(BIN)/python -m tests.chaos --minutes $(or $(MINUTES),3) $(if $(SEED),--seed $(SEED)) $(if $(BUG),--bug $(BUG))
