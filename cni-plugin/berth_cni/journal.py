@@ -42,6 +42,8 @@ class Journal:
         """Reads what an agent before this one left. Raises OSError when there can be no journal."""
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         for path in sorted(self._folder.iterdir()):
+            if not path.is_file():
+                continue  # nothing that we made
             if path.name.startswith("."):
                 path.unlink(missing_ok=True)  # never put in place: nobody was told of it
             elif path.suffix == ".json" and (attachment := _read(path)) is not None:
@@ -101,11 +103,18 @@ def _write(path: Path, content: bytes) -> None:
 
 def _read(path: Path) -> Attachment | None:
     try:
-        network, container, interface = orjson.loads(path.read_bytes())
-        if not all(isinstance(each, str) for each in (network, container, interface)):
-            raise ValueError("a field is no text")
-    except (OSError, ValueError, TypeError) as error:
+        fields = orjson.loads(path.read_bytes())
+        if (
+            not isinstance(fields, list)
+            or len(fields) != 3
+            or not all(isinstance(each, str) and each for each in fields)
+        ):
+            raise ValueError("not a list of network, container and interface")
+    except (OSError, ValueError) as error:
         # Kept for a human: what it promised cannot be told, and the operator frees it once its Pod is gone.
-        log.warning("an entry of the journal is left alone", extra={"file": path, "error": error})
+        log.warning(
+            "an entry of the journal is left alone: look at it, then delete it; its address comes back with its Pod",
+            extra={"file": path, "error": error},
+        )
         return None
-    return Attachment(network, container, interface)
+    return Attachment(*fields)

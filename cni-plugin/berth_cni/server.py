@@ -60,11 +60,11 @@ class Connection(asyncio.Protocol):
         self.pid, uid, _ = _CREDENTIALS.unpack(
             peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
         )
-        self._timer = asyncio.get_running_loop().call_later(REQUEST_SECONDS, self._give_up, "no whole request in time")
+        self._timer = asyncio.get_running_loop().call_later(REQUEST_SECONDS, self.cut_off, "no whole request in time")
         if uid not in self._server.allowed:
-            self._give_up(f"user {uid} may not ask for addresses")
+            self.cut_off(f"user {uid} may not ask for addresses")
         elif not self._server.admit(self):
-            self._give_up("too many calls at a time")
+            self.cut_off("too many calls at a time")
 
     def data_received(self, data: bytes) -> None:
         if self._underway is not None:
@@ -75,7 +75,7 @@ class Connection(asyncio.Protocol):
         if self._wanted == HEADER_SIZE and len(self._buffer) >= HEADER_SIZE:
             size = request_body_size(bytes(self._buffer[:HEADER_SIZE]))
             if isinstance(size, Malformed):
-                return self._give_up(size.reason)
+                return self.cut_off(size.reason)
             self._wanted += size
         if HEADER_SIZE < self._wanted <= len(self._buffer):
             request = decode_request(bytes(self._buffer))
@@ -83,7 +83,7 @@ class Connection(asyncio.Protocol):
             if isinstance(request, OtherVersion):
                 return self._refuse(request.reason)
             if isinstance(request, Malformed):
-                return self._give_up(request.reason)
+                return self.cut_off(request.reason)
             self._timer.cancel()
             self._underway = Underway()
             self._server.serve(request, self, self._underway)
@@ -96,6 +96,11 @@ class Connection(asyncio.Protocol):
         self._end()
         self._timer.cancel()
         self._server.dismiss(self)
+
+    @property
+    def asked(self) -> bool:
+        """Its request is whole."""
+        return self._underway is not None
 
     async def deliver(self, exit_code: int, stdout: bytes, *, acknowledged: bool) -> bool:
         reply = _frame(exit_code, stdout)
@@ -139,9 +144,10 @@ class Connection(asyncio.Protocol):
         self._transport.write(_frame(1, failure(error)))
         self._transport.close()
 
-    def _give_up(self, why: str) -> None:
+    def cut_off(self, why: str) -> None:
         log.warning("a caller was cut off", extra={"pid": self.pid, "error": why})
         self._timer.cancel()
+        self._server.dismiss(self)
         self._transport.abort()
 
 
@@ -150,7 +156,7 @@ class Server:
         self.allowed = {0, os.geteuid()}
         self._path = path
         self._answer = answer
-        self._connections: set[Connection] = set()
+        self._connections: dict[Connection, None] = {}  # in the order they came
         self._tasks: set[asyncio.Task[None]] = set()
         self._server: asyncio.AbstractServer | None = None
         self._inode = 0
@@ -176,13 +182,17 @@ class Server:
             await asyncio.wait(self._tasks, timeout=grace)
 
     def admit(self, connection: Connection) -> bool:
+        """When there are too many, one that has not said what it wants makes way: the one that has had longest."""
         if len(self._connections) >= MOST_CONNECTIONS:
-            return False
-        self._connections.add(connection)
+            silent = next((each for each in self._connections if not each.asked), None)
+            if silent is None:
+                return False
+            silent.cut_off("makes way for another call, having asked for nothing")
+        self._connections[connection] = None
         return True
 
     def dismiss(self, connection: Connection) -> None:
-        self._connections.discard(connection)
+        self._connections.pop(connection, None)
 
     def serve(self, request: Request, connection: Connection, underway: Underway) -> None:
         task = asyncio.get_running_loop().create_task(self._call(request, connection, underway))

@@ -224,15 +224,19 @@ def _endpoint(content: bytes) -> None:
 
 
 def _journal(content: bytes) -> None:
-    """A file in the journal is an entry, or is left where it is."""
+    """A file in the journal is an entry, just as it would be written, or is left where it is."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "00.json"
         path.write_bytes(content)
         journal = Journal(Path(folder))
         journal.load()
-        assert path.read_bytes() == content
+        assert path.read_bytes() == content, "what was promised is gone"
         for attachment in journal.entries():
-            assert asyncio.run(journal.add(attachment)) is None, "an entry that cannot be written again"
+            fresh = Journal(Path(folder) / "fresh")
+            fresh.load()
+            assert asyncio.run(fresh.add(attachment)) is None
+            (written,) = (Path(folder) / "fresh").iterdir()
+            assert orjson.loads(written.read_bytes()) == orjson.loads(content), "an entry was guessed at"
 
 
 def _spool(content: bytes) -> None:
