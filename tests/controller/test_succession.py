@@ -73,7 +73,7 @@ class Desk:
             )
         )
 
-    def show(self, uid: str, container: str, held: str = "", kind: str = "MODIFIED") -> None:
+    def show(self, uid: str, container: str, held: str = "", kind: str = "MODIFIED", *, kept: bool = True) -> None:
         """An Endpoint of Pod `pod-UID`, as a watch tells of it."""
         self._version += 1
         meta = {"namespace": "default", "name": uid, "uid": uid, "generation": 1}
@@ -85,7 +85,7 @@ class Desk:
             "containerID": container,
         }
         entry = {"family": "IPv4", "address": f"{held}/24", "pool": "blue"}
-        status = {"addresses": [entry], "heldFor": SET} if held else {}
+        status = {"addresses": [entry], **({"heldFor": SET} if kept else {})} if held else {}
         item = {"metadata": {**meta, "resourceVersion": str(self._version)}, "spec": spec, "status": status}
         self.allocator.claims.changed(Change(kind, item))
 
@@ -162,6 +162,16 @@ async def test_a_claim_that_is_given_up_leaves_the_parked_one_alone(desk: Desk) 
     park(desk)
     come(desk)
     desk.show("new", "c2", kind="DELETED")
+    assert desk.allocator.statement("old") is None
+
+
+async def test_what_is_left_of_a_pod_that_nobody_knew_any_more_does_not_take_the_place_of_a_parked_claim(
+    desk: Desk,
+) -> None:
+    """It was confirmed after its Pod had gone, so nobody could say for whom to keep it."""
+    desk.pods()
+    desk.show("left", "c0", "10.0.0.2", kept=False)
+    park(desk)
     assert desk.allocator.statement("old") is None
 
 

@@ -31,6 +31,7 @@ from berth.kube.resources import ENDPOINTS, POOLS
 from berth_cni.calls import Attachment
 from berth_cni.claims import Claims
 from berth_cni.endpoints import Held
+from tests.simulation import bugs_of_sets
 
 Patches = Iterator[Any]
 
@@ -369,6 +370,7 @@ BUGS: Mapping[str, Callable[[], Patches]] = {
         no_finalizer,
         lift_at_once,
         trust_the_silent,
+        *bugs_of_sets.ALL,
     )
 }
 
@@ -383,7 +385,7 @@ FIRST: Mapping[str, int] = {
     "settle-before-confirm": 260,
     "no-pending-list": 651,
     "any-container": 139,
-    "resurrect": 268,
+    "resurrect": 282,
     "unknown-is-done": 121,
     "forget-slices": 37,
     "cut-slices-twice": 22,

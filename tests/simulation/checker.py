@@ -112,6 +112,7 @@ class Checker:
         self._pods: dict[str, str] = {}  # claim that is no assertion -> UID of its Pod
         self._applications: dict[str, str] = {}  # UID of a Pod -> its application
         self._waived: set[str] = set()
+        self._members: dict[tuple[str, str], frozenset[str]] = {}  # (UID of a StatefulSet, Pod) -> its addresses
         self.adds = 0
         self.longest_wait = 0.0
 
@@ -141,6 +142,24 @@ class Checker:
         """What this Pod's sandboxes have is not promised to them any more."""
         self._waived.add(pod_uid)
         self._using = {address: box for address, box in self._using.items() if box.pod_uid != pod_uid}
+
+    def came(self, stateful_set: str, pod: str, addresses: Iterable[str]) -> None:
+        """An ADD has returned these to a StatefulSet's Pod: those it had, if nothing happened that excuses others. What
+        has been reserved meanwhile it will not get again."""
+        had, has = self._members.get((stateful_set, pod)), frozenset(addresses)
+        if had is not None and had != has:
+            raise Violation(f"{pod} of set {stateful_set} had {sorted(had)}, and comes again with {sorted(has)}")
+        self._members.pop((stateful_set, pod), None)
+        if not any(inside(address, reserved) for address in has for reserved, _ in self._reserved.values()):
+            self._members[stateful_set, pod] = has
+
+    def forget(self, stateful_set: str) -> None:
+        """By name: it is scaled, or gone, so Pods of it have lost what they had."""
+        self._members = {each: had for each, had in self._members.items() if each[1].rpartition("-")[0] != stateful_set}
+
+    def excuse(self) -> None:
+        """Who leads has changed, or what a pool hands out: what was kept till now may come to nothing."""
+        self._members.clear()
 
     # --- what the API keeps -----------------------------------------------------------------------------------------
 
@@ -250,6 +269,7 @@ class Checker:
         if "deletionTimestamp" in after["metadata"]:
             self._leaving.setdefault(name, landing.at)
         if landing.before is None or landing.before["spec"] != after["spec"]:
+            self.excuse()
             offered = offered_by(after["spec"])
             if name not in self._offered or self._offered[name][0] != offered:
                 self._offered[name] = (offered, landing.at)
@@ -291,6 +311,7 @@ class Checker:
             raise Violation(f"{name} counts {status['allocated']} allocated, and its ledger holds {held}")
 
     def _reserve(self, landing: Landing) -> None:
+        self.excuse()
         if landing.after is None:
             self._reserved.pop(landing.key[1], None)
         else:

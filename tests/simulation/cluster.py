@@ -10,11 +10,11 @@ from berth.kube.client import Object
 from tests.simulation.kubelets import Node, Pod
 from tests.simulation.objects import timestamp
 from tests.simulation.operators import Operator
+from tests.simulation.sets import Shape, StatefulSets
 from tests.simulation.world import World
 
 NETWORK = "net"
 SLICED = 0.2  # of all histories
-Shape = tuple[dict[str, Any], int, tuple[str, ...]]  # CNI configuration, addresses, pools
 
 
 class Cluster:
@@ -26,6 +26,9 @@ class Cluster:
         self.specs: dict[str, dict[str, Any]] = {}  # of pools, by name
         self._made = 0
         self._shapes: list[Shape] = []
+        # Drawn from nothing that the rest draws from: a history without sets is what it was before there were any.
+        own = Random("sets" + str(random.getstate()))
+        self.sets = StatefulSets(world, own, self.pods, self._make_member, self.delete)
 
     def build(self) -> None:
         random = self.random
@@ -36,6 +39,7 @@ class Cluster:
         self._make_pools()
         self.operators = [Operator(self.world, name) for name in ("operator-a", "operator-b")]
         self.operators[0].lead()
+        self.sets.build([shape for shape in self._shapes if "sliced" not in shape[2]])
 
     def make_node(self, name: str) -> None:
         ready = {"conditions": [{"type": "Ready", "status": "True"}]}
@@ -91,15 +95,20 @@ class Cluster:
 
     def create_pod(self, name: str = "") -> None:
         """Some have a name that was used before."""
+        self._create(name or f"pod-{self.random.randint(0, 9)}", None, None)
+
+    def _make_member(self, name: str, shape: Shape, owner: Object) -> None:
+        self._create(name, shape, owner)
+
+    def _create(self, name: str, shaped: Shape | None, owner: Object | None) -> None:
+        """Nothing, if one of this name is there still, or no node that it could run on."""
         random = self.random
-        if not name:
-            name = f"pod-{random.randint(0, 9)}"
         nodes = [node for node in self.nodes if not node.away]
         if not nodes or self.world.api.store.read("pods", name, "default") is not None:
             return
         node = random.choice(nodes)
         self._made += 1
-        shape, families, pools = random.choice(self._shapes)
+        shape, families, pools = shaped or random.choice(self._shapes)
         body: Object = {
             "metadata": {"name": name, "namespace": "default", "uid": f"pod-{self._made}"},
             "spec": {"nodeName": node.name},
@@ -107,11 +116,14 @@ class Cluster:
         }
         if "sliced" in pools:
             # Applications of a kind that this API does not know: as soon as a slice of theirs is empty it may go.
-            owner = {"apiVersion": "apps/v1", "kind": "DaemonSet", "name": f"app-{random.randint(0, 3)}", "uid": "-"}
-            body["metadata"]["ownerReferences"] = [{**owner, "controller": True}]
+            app = {"apiVersion": "apps/v1", "kind": "DaemonSet", "name": f"app-{random.randint(0, 3)}", "uid": "-"}
+            owner = {**app, "controller": True}
+        if owner is not None:
+            body["metadata"]["ownerReferences"] = [owner]
         uid = self.world.api.store.make("pods", body)["metadata"]["uid"]
         config = {"cniVersion": "1.0.0", "name": NETWORK, "type": "bridge", "ipam": {"type": "berth", **shape}}
         pod = Pod(name, uid, node, config, families, pools, asyncio.Event())
+        pod.of = owner["uid"] if owner is not None and shaped is not None else ""
         self.pods[uid] = pod
         self.world.note(f"* Pod {name} ({uid}) on {node.name}, from {', '.join(pools)}")
         node.run(pod)

@@ -141,6 +141,7 @@ class History:
 
     async def _quiet(self) -> None:
         self.world.note("* quiet")
+        self.cluster.sets.remove_all()
         for pod in list(self.cluster.pods.values()):
             self.cluster.delete(pod, force=False)
         await self._until(QUIET_SECONDS, self._left, self.world.loop.time())
@@ -200,7 +201,15 @@ class History:
         }
         free["sliced"] = 0  # whether a Pod fits there depends on which slices there are
         losers = self._losers()
+        for name, replicas, pools in list(self.cluster.sets.asked()):
+            if any(free.get(pool, 0) < max(1, replicas) or pool in losers for pool in pools):
+                self.cluster.sets.remove(name)
+                continue
+            for pool in pools:
+                free[pool] -= replicas
         for pod in list(self.cluster.pods.values()):
+            if pod.of:
+                continue
             fits = all(free.get(name, 0) > 0 and name not in losers for name in pod.pools)
             if not fits or pod.leaving:
                 self.cluster.delete(pod, force=False)

@@ -26,6 +26,7 @@ class Pod:
     families: int
     pools: tuple[str, ...]
     stop: asyncio.Event
+    of: str = ""  # UID of its StatefulSet
     leaving: bool = False
     finished: bool = False
     orphaned: bool = False  # its runtime has forgotten it: no DEL will come
@@ -157,6 +158,8 @@ class Node:
             if len(addresses) != pod.families:
                 raise Violation(f"{pod.name} wants {pod.families} addresses and got {addresses}")
             world.checker.added(container, pod.uid, addresses, world.loop.time() - began)
+            if pod.of and self.there(pod) is not None:
+                world.checker.came(pod.of, pod.name, addresses)
             if not world.rarely(0.03):
                 self._go(self._report(pod, addresses))
                 return True

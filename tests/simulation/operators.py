@@ -62,6 +62,7 @@ class Operator:
     def lead(self) -> None:
         if self._leading is None and not self.process.dead:
             self._world.note(f"* {self.name} leads")
+            self._world.checker.excuse()
             self._leading = self.process.spawn(self._lead())
             self._leading.add_done_callback(self._led)
 
@@ -81,6 +82,7 @@ class Operator:
     def step_down(self) -> None:
         if self._leading is not None:
             self._world.note(f"* {self.name} leads no longer")
+            self._world.checker.excuse()
             self._leading.cancel()
             self._leading = None
 
@@ -92,6 +94,7 @@ class Operator:
 
     def crash(self) -> None:
         self._world.note(f"* {self.name} is killed")
+        self._world.checker.excuse()
         self.process.kill()
         self._leading = self._term = None
 

@@ -38,7 +38,13 @@ class Trouble:
             self._reserve,
         ]
         chosen = [(each, random.uniform(0.2, 2.0)) for each in rare if random.random() < (0.6 if self.hard else 0.4)]
-        return [(self.cluster.create_pod, 6.0), (self._delete_pod, 2.0), (self._replace_pod, 2.0), *chosen]
+        return [
+            (self.cluster.create_pod, 6.0),
+            (self._delete_pod, 2.0),
+            (self._replace_pod, 2.0),
+            *chosen,
+            *self.cluster.sets.events(),
+        ]
 
     def _delete_pod(self) -> None:
         if (pod := self.cluster.some_pod()) is not None:
@@ -48,7 +54,7 @@ class Trouble:
         """The Pod is gone from the API at once; its container a little later."""
         if (pod := self.cluster.some_pod()) is not None:
             self.cluster.delete(pod, force=True)
-            if self.random.random() < 0.5:
+            if self.random.random() < 0.5 and not pod.of:
                 self.cluster.create_pod(pod.name)
 
     def _force_delete_lost(self) -> None:

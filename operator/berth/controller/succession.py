@@ -58,9 +58,10 @@ class Succession:
         return next(parked, None) or next((each for each in before if _same_set(each, coming[2])), None)
 
     def superseded(self, claim: Claim) -> bool:
-        """It is parked, and another Pod of its name has its addresses, or is to get some."""
+        """It is parked, and another Pod of its name has its addresses, or is to get some. A claim that is left of a Pod
+        before it, confirmed when nobody knew any more whose that was, is none of these."""
         return claim.parked and any(
-            not each.parked if each.confirmed else self._coming(each) is not None
+            each.held_for is not None and not each.parked if each.confirmed else self._coming(each) is not None
             for each in self._claims.others_at(claim)
         )
 
