@@ -23,6 +23,7 @@ from rich.table import Table
 from bench import kernel
 from berth.kube.errors import KubeError
 from e2e.cluster import ClusterError
+from tests.chaos.aimed import AIMED
 from tests.chaos.run import CALM_SECONDS, Report, Run, Settings
 from tests.chaos.world import ROOT, NotReady
 from tests.simulation.bugs import BUGS
@@ -34,7 +35,7 @@ def main() -> int:
     arguments = _arguments()
     console = Console(stderr=arguments.output == "json", width=None if sys.stdout.isatty() else 160)
     seed = arguments.seed if arguments.seed is not None else random.randrange(1_000_000)
-    settings = Settings(seed, arguments.minutes, arguments.nodes, arguments.bug, arguments.grace)
+    settings = Settings(seed, arguments.minutes, arguments.nodes, arguments.bug, arguments.against, arguments.grace)
     if trouble := _unable():
         return _refuse(trouble)
     # What is mounted goes with this process and its children. Before any thread starts.
@@ -69,6 +70,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, help="what faults and churn follow from (default: another each time)")
     parser.add_argument("--nodes", type=int, default=3)
     parser.add_argument("--bug", choices=sorted(BUGS), help="with this rule broken, on purpose")
+    parser.add_argument("--against", choices=sorted(AIMED), help="the faults aimed at this bug, and nothing broken")
     parser.add_argument("--grace", type=float, default=CALM_SECONDS, help="seconds for calm, and again for quiet")
     parser.add_argument("--keep", action="store_true", help="history and logs, though all was well")
     parser.add_argument("-o", "--output", default="table", choices=("table", "json"))

@@ -11,6 +11,7 @@ from collections.abc import Callable, Coroutine
 from random import Random
 from typing import Any
 
+from tests.chaos.aimed import AIMED, Aimed
 from tests.chaos.proxy import Point, Weather
 from tests.chaos.world import BALLAST, Member, World, fill
 
@@ -42,10 +43,13 @@ STOPPED = {"operator": LEASE_SECONDS + 6, "agent": 12.0, "webhook": 8.0, "kube-a
 
 
 class Faults:
-    def __init__(self, world: World, random: Random, note: Callable[..., None]) -> None:
-        self._world, self._random, self._note = world, random, note
+    """`bug`: only what is aimed at it happens, if anything is."""
+
+    def __init__(self, world: World, random: Random, note: Callable[..., None], bug: str | None = None) -> None:
+        self._world, self._random, self._note, self._bug = world, random, note, bug
         self._busy: set[str] = set()  # members that a fault has
         self._tasks: set[asyncio.Task[None]] = set()
+        self._aimed = Aimed(world, random, self._count).kinds
 
     async def run(self) -> None:
         """Until cancelled; what is under way then is left to `World.end_faults`."""
@@ -76,7 +80,10 @@ class Faults:
             task.result()
 
     def _kinds(self) -> list[tuple[Callable[[], Fault], float]]:
+        if self._bug is not None and self._bug in AIMED:
+            return [(self._aimed[name], 1.0) for name in AIMED[self._bug]]
         return [
+            *((each, 0.6) for each in self._aimed.values()),
             (lambda: self._kill("operator"), 2.0),
             (lambda: self._kill("agent"), 2.0),
             (lambda: self._kill("webhook"), 0.5),

@@ -31,6 +31,7 @@ RUNS_FOR = "chaos.berth.test/runs-for"  # label: a Pod that finishes after so ma
 HEARTBEAT_SECONDS = 10.0
 LOOK_SECONDS = 1.5
 LONGEST_STOP = 1.5
+SURE_SECONDS = LOOK_SECONDS + 1.5  # a Pod that was gone is known to be by then
 
 
 @dataclass(slots=True)
@@ -56,10 +57,12 @@ class Kubelet(Node):
         await asyncio.gather(super().run(), self._stay_ready(), self._look_again())
 
     async def _live(self, tenant: Tenant) -> None:
+        self._note(event="POD", at=time.monotonic(), uid=tenant.uid, application=_application(tenant.pod["metadata"]))
         while addresses := await self._start(tenant):
             tenant.running = True
             # Beside it, as a kubelet does: an API server that does not answer must not keep a Pod from ending.
             reporting = self._go(self._report(tenant, addresses))
+            self._go(self._say_who_came(tenant, addresses))
             how = await self._until_end(tenant)
             reporting.cancel()
             tenant.running = False
@@ -103,6 +106,15 @@ class Kubelet(Node):
         else:
             self._go(self._stop_later(sandbox, tenant.pod))
 
+    async def _say_who_came(self, tenant: Tenant, addresses: tuple[str, ...]) -> None:
+        """Of a StatefulSet, when it is sure that the Pod was there as its ADD was answered."""
+        sandbox, meta = tenant.sandbox, tenant.pod["metadata"]
+        owners = [each for each in meta.get("ownerReferences") or () if each["kind"] == "StatefulSet"]
+        await asyncio.sleep(SURE_SECONDS)
+        if owners and tenant.sandbox is sandbox and not tenant.leaving.is_set():
+            now = time.monotonic()
+            self._note(event="CAME", at=now, of=owners[0]["uid"], pod=meta["name"], addresses=addresses)
+
     def _go(self, coroutine: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
         task = asyncio.ensure_future(coroutine)
         self._tasks.add(task)
@@ -135,6 +147,15 @@ class Kubelet(Node):
             ready = {"type": "Ready", "status": "True", "reason": "KubeletReady", "message": "simulated"}
             status = {"conditions": [{**ready, "lastHeartbeatTime": now, "lastTransitionTime": now}]}
             await self._insist(lambda status=status: self._api.patch(path, {"status": status}))  # type: ignore[misc]
+
+
+def _application(meta: dict[str, Any]) -> list[str]:
+    """Kind and name of what a person made, as the chaos makes them."""
+    for owner in meta.get("ownerReferences") or ():
+        if owner["kind"] == "ReplicaSet":
+            return ["Deployment", owner["name"].rpartition("-")[0]]
+        return [owner["kind"], owner["name"]]
+    return []
 
 
 def _succeeded(tenant: Tenant) -> dict[str, object]:

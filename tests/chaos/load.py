@@ -14,53 +14,44 @@ from typing import Any
 from bench.api import BenchClient
 from berth.kube.client import Object
 from berth.kube.errors import AlreadyExists, Conflict, KubeError, NotFound
-from berth.kube.resources import API_VERSION, PODS, POOLS, RESERVED, Resource
+from berth.kube.resources import PODS, POOLS, Resource
+from tests.chaos.ground import CUT, POOL4, POOL6, SIDE, Ground
 from tests.chaos.kubelet import RUNS_FOR
 
 NAMESPACE = "chaos"
-POOL4, POOL6 = "chaos-v4", "chaos-v6"
 DEPLOYMENTS = Resource("apps", "v1", "deployments", "Deployment", namespaced=True)
 SETS = Resource("apps", "v1", "statefulsets", "StatefulSet", namespaced=True)
 JOBS = Resource("batch", "v1", "jobs", "Job", namespaced=True)
 DEPLOYED, ORDERED, BARE, AT_WORK = {"web": 5, "api": 5}, {"db": 3, "queue": 3}, 4, 2
-LASTING = sum(DEPLOYED.values()) + sum(ORDERED.values()) + BARE
-PODS_IN_ALL = LASTING + AT_WORK
+# Deployments that draw from pools of their own: how many Pods, from which pools.
+BESIDE = {"side": (3, SIDE), "left": (2, CUT), "right": (2, CUT)}
+EXACTLY = sum(DEPLOYED.values()) + sum(ORDERED.values()) + BARE + AT_WORK
+LASTING = EXACTLY - AT_WORK + sum(replicas for replicas, _ in BESIDE.values())
 ATTEMPT_SECONDS = 30.0
-
-
-def pools() -> list[Object]:
-    spans = ((POOL4, "10.99.0.0/16", f"10.99.0.10-10.99.0.{9 + PODS_IN_ALL}"), (POOL6, "fd99::/64", _six()))
-    return [
-        {
-            "apiVersion": API_VERSION,
-            "kind": POOLS.kind,
-            "metadata": {"name": name},
-            "spec": {"subnet": subnet, "ips": [ips], "reuseDelay": "1s"},
-        }
-        for name, subnet, ips in spans
-    ]
-
-
-def _six() -> str:
-    return f"fd99::10-fd99::{0x10 + PODS_IN_ALL - 1:x}"
 
 
 class Load:
     def __init__(self, api: BenchClient, random: Random, note: Callable[..., None]) -> None:
         self._api, self._random, self._note = api, random, note
+        self._ground = Ground(api, note, self._clear_side)
         self._jobs = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self.deeds = 0
 
     async def begin(self) -> None:
-        """All that lasts; Jobs come later."""
+        """Pools, and all that lasts; Jobs come later."""
+        await self._ground.lay(EXACTLY)
         namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}}
         await self._api.create("/api/v1/namespaces", namespace)
         while not (await self._api.list(f"/api/v1/namespaces/{NAMESPACE}/serviceaccounts")).items:  # noqa: ASYNC110
             await asyncio.sleep(0.1)
+        strategy = {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 0, "maxUnavailable": 2}}
         for name, replicas in DEPLOYED.items():
-            strategy = {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 0, "maxUnavailable": 2}}
             await self._create(DEPLOYMENTS, name, {**_replicated(name, replicas), "strategy": strategy})
+        for name, (replicas, pools) in BESIDE.items():
+            body = {**_replicated(name, replicas), "strategy": strategy}
+            body["template"]["metadata"]["annotations"] = {"ipam.berth.dev/pools": ",".join(pools)}
+            await self._create(DEPLOYMENTS, name, body)
         for name, replicas in ORDERED.items():
             policy = {"serviceName": name, "podManagementPolicy": "Parallel" if name == "db" else "OrderedReady"}
             await self._create(SETS, name, {**_replicated(name, replicas), **policy})
@@ -82,9 +73,14 @@ class Load:
         for task in self._tasks:
             task.cancel()
 
+    def abandon(self) -> None:
+        self.cancel()
+        self._ground.cancel()
+
     async def settle(self) -> None:
         """Nothing new, no Jobs, everything at its full size."""
         self.cancel()
+        await self._ground.settle()
         for number in range(BARE):
             self._go(self._keep_bare(f"bare-{number}"))
         await self._insist(lambda: self._api.remove_all(JOBS.path(namespace=NAMESPACE), _background()))
@@ -111,7 +107,8 @@ class Load:
             (self._rescale, 1.0),
             (self._restart_all, 0.25),
             (self._edit_pool, 0.7),
-            (self._reserve, 0.7),
+            (self._ground.reserve, 0.7),
+            (self._ground.renew, 0.5),
         ]
 
     async def _some_pods(self, most: int) -> list[Object]:
@@ -137,7 +134,7 @@ class Load:
 
     async def _roll(self) -> None:
         resource, name = self._random.choice(
-            [*((DEPLOYMENTS, each) for each in DEPLOYED), *((SETS, n) for n in ORDERED)]
+            [*((DEPLOYMENTS, each) for each in (*DEPLOYED, *BESIDE)), *((SETS, n) for n in ORDERED)]
         )
         self._note("a rollout", of=f"{resource.plural}/{name}")
         stamp = {"chaos.berth.test/rolled": str(time.monotonic())}
@@ -153,6 +150,7 @@ class Load:
 
     async def _scale_later(self, name: str) -> None:
         await asyncio.sleep(self._random.uniform(0.5, 8.0))
+        self._note("a StatefulSet is scaled up again", of=name)
         await self._scale(name, ORDERED[name])
 
     async def _scale(self, name: str, replicas: int) -> None:
@@ -169,14 +167,10 @@ class Load:
         self._note("a pool's spec is changed", pool=name, delay=delay)
         await self._api.patch(POOLS.path(name), {"spec": {"reuseDelay": delay}})
 
-    async def _reserve(self) -> None:
-        """Outside of what the pools hand out; it comes and goes."""
-        path = RESERVED.path("aside")
-        try:
-            await self._api.remove(path, {})
-        except NotFound:
-            meta = {"apiVersion": API_VERSION, "kind": RESERVED.kind, "metadata": {"name": "aside"}}
-            await self._api.create(RESERVED.path(), {**meta, "spec": {"ips": ["10.99.9.0/28"]}})
+    async def _clear_side(self) -> None:
+        for pod in await self.pods():
+            if (pod["metadata"].get("labels") or {}).get("app") == "side":
+                await self._remove(pod, gracePeriodSeconds=1)
 
     # --- what lasts --------------------------------------------------------------------------------------------------
 

@@ -1,16 +1,18 @@
 """The network between one client and the API server: a proxy for each, TLS on both sides, with weather of its own.
 
-A request is delayed, lost before it is done, done and not answered, done long after its sender was told nothing, or
-refused for no reason (409, 429, 500); a watch is held up or cut. `cut_off`: nothing passes at all. A proxy can also
-let its client believe that it holds the leader's Lease.
+A request is delayed, lost before it is done, done and not answered, done and answered late, done long after its sender
+was told nothing, or refused for no reason (409, 429, 500); a watch is held up or cut. `cut_off`: nothing passes at all.
+Weather can be bad at one point alone, a watch can stand still, one write can be withheld until it is let go. A proxy
+can also let its client believe that it holds the Lease.
 """
 
 import asyncio
 import ssl
 from collections import Counter
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass, field, fields
 from random import Random
+from typing import Any
 
 import aiohttp
 import orjson
@@ -23,6 +25,7 @@ LEASE = "/leases/berth-operator"
 LONGEST_DELAY = 4.0
 LATEST_SECONDS = 25.0
 LONGEST_LAG = 3.0
+STILL_LOOK_SECONDS = 0.05
 _OF_ONE_HOP = {"connection", "keep-alive", "transfer-encoding", "content-length", "host"}
 _WRITES = {"POST", "PUT", "PATCH", "DELETE"}
 _REFUSALS = {"conflict": (409, "Conflict"), "busy": (429, "TooManyRequests"), "broken": (500, "InternalError")}
@@ -35,6 +38,7 @@ class Weather:
     slow: float = 0.0
     lost: float = 0.0
     unanswered: float = 0.0
+    stale: float = 0.0
     late: float = 0.0
     conflict: float = 0.0
     busy: float = 0.0
@@ -56,6 +60,22 @@ class Point:
     method: str
     path: str
 
+    def meets(self, request: web.BaseRequest) -> bool:
+        return request.method == self.method and self.path in request.path
+
+
+@dataclass(slots=True)
+class Withheld:
+    """The first write at a point: its sender is told nothing, nor are those who try the same later (`path`), until it
+    is done after all."""
+
+    point: Point
+    path: str = ""
+    sender: str = ""
+    caught: asyncio.Event = field(default_factory=asyncio.Event)
+    let_go: asyncio.Event = field(default_factory=asyncio.Event)
+    done: asyncio.Event = field(default_factory=asyncio.Event)
+
 
 @dataclass(slots=True)
 class _Trap:
@@ -65,8 +85,7 @@ class _Trap:
     sprung: asyncio.Event
 
     def meets(self, request: web.BaseRequest, done: bool) -> bool:
-        fits = request.method == self.point.method and self.point.path in request.path and done == self.done
-        return fits and not self.sprung.is_set()
+        return self.point.meets(request) and done == self.done and not self.sprung.is_set()
 
 
 class Proxy:
@@ -75,6 +94,9 @@ class Proxy:
     def __init__(self, name: str, upstream: str, trust: ssl.SSLContext, random: Random, counted: Counter[str]) -> None:
         self.name = name
         self.weather = Weather()
+        self.weather_at: dict[Point, Weather] = {}
+        self.withheld: Withheld | None = None
+        self.stands_still = ""  # watches of what has this in its path
         self.cut_off = False
         self.leads = False
         self._upstream, self._trust, self._random, self._counted = upstream, trust, random, counted
@@ -106,7 +128,8 @@ class Proxy:
             await self._session.close()
 
     def calm(self) -> None:
-        self.weather, self.cut_off, self._trap = Weather(), False, None
+        self.weather, self.weather_at, self.withheld, self.stands_still = Weather(), {}, None, ""
+        self.cut_off, self._trap = False, None
         self.lead_no_more()
 
     def lead(self) -> None:
@@ -139,8 +162,10 @@ class Proxy:
             self._counted["watch cut"] += 1
             _hang_up(request)
 
-    def _comes(self, kind: str) -> bool:
-        if self._random.random() >= getattr(self.weather, kind):
+    def _comes(self, kind: str, request: web.BaseRequest) -> bool:
+        here = (weather for point, weather in self.weather_at.items() if point.meets(request))
+        weather = next(here, self.weather)
+        if self._random.random() >= getattr(weather, kind):
             return False
         self._counted[f"request {kind}" if kind not in ("lag", "cut") else f"watch {kind}"] += 1
         return True
@@ -154,25 +179,27 @@ class Proxy:
             return await self._watch(request)
         body = await request.read()
         self._step(request, done=False)
-        for kind, (status, reason) in _REFUSALS.items():
-            if self._comes(kind):
-                return _refusal(status, reason)
-        if self._comes("slow"):
-            await asyncio.sleep(self._random.random() * LONGEST_DELAY)
-        if self._comes("lost"):
+        if self.withheld is not None and await self._withhold(self.withheld, request, body):
             return _hang_up(request)
-        if request.method in _WRITES and self._comes("late"):
-            task = asyncio.ensure_future(self._land(request, body, self._random.uniform(0.5, LATEST_SECONDS)))
-            self._late.add(task)
-            task.add_done_callback(self._late.discard)
+        for kind, (status, reason) in _REFUSALS.items():
+            if self._comes(kind, request):
+                return _refusal(status, reason)
+        if self._comes("slow", request):
+            await asyncio.sleep(self._random.random() * LONGEST_DELAY)
+        if self._comes("lost", request):
+            return _hang_up(request)
+        if request.method in _WRITES and self._comes("late", request):
+            self._later(self._land(request, body, self._random.uniform(0.5, LATEST_SECONDS)))
             return _hang_up(request)
         try:
             status, headers, content = await self._ask(request, body)
         except (aiohttp.ClientError, TimeoutError, OSError):
             return _hang_up(request)
         self._step(request, done=True)
-        if self.cut_off or self._comes("unanswered"):
+        if self.cut_off or self._comes("unanswered", request):
             return _hang_up(request)
+        if self._comes("stale", request):
+            await asyncio.sleep(self._random.random() * LONGEST_DELAY)
         return web.Response(status=status, headers=headers, body=content)
 
     async def _ask(self, request: web.BaseRequest, body: bytes) -> tuple[int, "CIMultiDict[str]", bytes]:
@@ -190,6 +217,27 @@ class Proxy:
         except (aiohttp.ClientError, TimeoutError, OSError):
             return  # then it never lands
 
+    async def _withhold(self, withheld: Withheld, request: web.BaseRequest, body: bytes) -> bool:
+        """Whether its sender is told nothing."""
+        if withheld.caught.is_set():
+            return request.method == withheld.point.method and request.path == withheld.path
+        if not withheld.point.meets(request):
+            return False
+        withheld.path, withheld.sender = request.path, self.name
+        withheld.caught.set()
+        self._later(self._let_go(withheld, request, body))
+        return True
+
+    async def _let_go(self, withheld: Withheld, request: web.BaseRequest, body: bytes) -> None:
+        await withheld.let_go.wait()
+        await self._land(request, body, 0.0)
+        withheld.done.set()
+
+    def _later(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.ensure_future(coroutine)
+        self._late.add(task)
+        task.add_done_callback(self._late.discard)
+
     async def _watch(self, request: web.BaseRequest) -> web.StreamResponse:
         assert self._session is not None
         self._watches[id(request)] = request
@@ -199,9 +247,11 @@ class Proxy:
                 response = web.StreamResponse(status=answer.status, headers=_passed(answer.headers))
                 await response.prepare(request)
                 async for chunk in answer.content.iter_any():
-                    if self._comes("lag"):
+                    if self._comes("lag", request):
                         await asyncio.sleep(self._random.random() * LONGEST_LAG)
-                    if self.cut_off or self._comes("cut"):
+                    while self.stands_still and self.stands_still in request.path:  # noqa: ASYNC110 - seldom
+                        await asyncio.sleep(STILL_LOOK_SECONDS)
+                    if self.cut_off or self._comes("cut", request):
                         return _hang_up(request)
                     await response.write(chunk)
                 await response.write_eof()

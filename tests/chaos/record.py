@@ -20,10 +20,12 @@ from typing import Any, BinaryIO
 import aiohttp
 import orjson
 
+from tests.chaos.load import NAMESPACE
 from tests.simulation.checker import Checker, Landing, Violation
 
 PREFIX = b"/registry/ipam.berth.dev/"
 FAMILIES = 2
+EXCUSED_SECONDS = 60.0
 
 
 class EtcdLog:
@@ -117,14 +119,20 @@ class Record:
     def __init__(self, log: EtcdLog, journals: Journals, file: Path) -> None:
         self._log, self._journals = log, journals
         self._file = file.open("wb")
-        self._now = 0.0
+        self._now = self._excused_until = 0.0
         self.checker = Checker(lambda: self._now)
         self.tally = Tally()
         self.violations: list[str] = []
         self.writes = 0
 
     def note(self, what: str, **more: Any) -> None:
-        """A fault, an action, a phase: for who reads the history."""
+        """A fault, an action, a phase: for who reads the history. What is kept for StatefulSets is promised by one
+        leader that has the API, of a set that is not scaled."""
+        if what.startswith("fault") and "agent" not in what:
+            self._excused_until = time.monotonic() + EXCUSED_SECONDS
+            self.checker.excuse()
+        elif "StatefulSet is scaled" in what:
+            self.checker.forget(more["of"])
         self._write({"at": time.monotonic(), "what": what, **more})
 
     def judge(self) -> None:
@@ -175,6 +183,15 @@ class Record:
                 if len(entry["addresses"]) != FAMILIES:
                     self.wrong(f"an ADD for Pod {entry['uid']} returned {entry['addresses']}: not one of each family")
                 self.checker.added(entry["container"], entry["uid"], entry["addresses"], waited)
+            case "POD" if entry["application"]:
+                kind, name = entry["application"]
+                owner = {"ownerReferences": [{"kind": kind, "name": name}]}
+                pod = {"metadata": {"uid": entry["uid"], "namespace": NAMESPACE, **owner}}
+                self.checker.observe(Landing(self._now, "pods", (NAMESPACE, ""), None, pod, "kubelet"))
+            case "CAME":
+                if self._now < self._excused_until:
+                    self.checker.excuse()
+                self.checker.came(entry["of"], entry["pod"], entry["addresses"])
             case "DEL" if entry["error"]:
                 tally.failed_dels += 1
                 tally.errors[f"DEL {_kind(entry['error'])}"] += 1

@@ -18,9 +18,10 @@ from berth.kube.errors import KubeError
 from berth.kube.resources import ENDPOINTS, POOLS
 from e2e import invariants
 from tests.chaos.faults import Faults
-from tests.chaos.load import LASTING, NAMESPACE, SETS, Load, pools
+from tests.chaos.load import LASTING, NAMESPACE, SETS, Load
 from tests.chaos.record import EtcdLog, Journals, Record
 from tests.chaos.world import Member, World
+from tests.simulation.checker import Violation
 
 CALM_SECONDS = 150.0
 QUIET_SECONDS = 150.0
@@ -34,6 +35,7 @@ class Settings:
     minutes: float = 3.0
     nodes: int = 3
     bug: str | None = None
+    against: str | None = None
     grace: float = CALM_SECONDS
 
 
@@ -114,12 +116,12 @@ class Run:
 
     async def _phases(self, api: BenchClient, record: Record, following: "asyncio.Future[None]") -> None:
         load_ = Load(api, Random(self._random.random()), record.note)
-        faults = Faults(self.world, Random(self._random.random()), record.note)
+        faults = Faults(
+            self.world, Random(self._random.random()), record.note, self.settings.bug or self.settings.against
+        )
         try:
             self._troubled = time.monotonic()
             self._enter("warming up", WARM_SECONDS)
-            for pool in pools():
-                await api.create(POOLS.path(), pool)
             await load_.begin()
             await self._until(WARM_SECONDS, lambda: self._unsettled(api, load_))
             self._enter("trouble", self.settings.minutes * 60)
@@ -133,7 +135,7 @@ class Run:
             await load_.end()
             self.report.quiet_after = await self._until(self.settings.grace, lambda: self._left(api, load_))
         finally:
-            load_.cancel()
+            load_.abandon()
             self._count(record, load_)
 
     async def _trouble(self, load_: Load, faults: Faults, following: "asyncio.Future[None]") -> None:
@@ -204,6 +206,10 @@ class Run:
             return f"{len(pods)} Pods are left, {tenants} on nodes"
         endpoints, ledgers = (await api.list(ENDPOINTS.path())).items, (await api.list(POOLS.path())).items
         self.report.leaks = invariants.leaks(endpoints, ledgers)
+        try:
+            self.record.checker.losers()
+        except Violation as violation:
+            return str(violation)
         return "; ".join(self.report.leaks) or self.record.checker.unclean()
 
     def _enter(self, phase: str, seconds: float) -> None:

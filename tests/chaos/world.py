@@ -33,7 +33,8 @@ from e2e import accounts
 from e2e.cluster import ControlPlane, Options, Process
 from e2e.cluster.controlplane import free_ports
 from tests.chaos.kubelet import Habits
-from tests.chaos.load import POOL4, POOL6
+from tests.chaos.ground import POOL4, POOL6
+from tests.chaos.load import NAMESPACE
 from tests.chaos.proxy import Proxy
 
 ROOT = Path(__file__).parents[2]
@@ -272,6 +273,19 @@ class World:
                 (member.disk / BALLAST).unlink(missing_ok=True)
         for number in range(self.nodes):
             (self._node_folder(number) / "calm").touch()
+        for kubelet in self.kubelets:
+            kubelet.resume()
+
+    def call_not_ready(self, node: str) -> None:
+        """As the controller for nodes does with one that is silent."""
+        condition = {"type": "Ready", "status": "Unknown", "reason": "NodeStatusUnknown", "message": "it is silent"}
+        body = json.dumps({"status": {"conditions": [condition]}})
+        self.plane.kubectl("patch", "node", node, "--subresource=status", "--type=strategic", "-p", body)
+
+    def force_delete(self, node: str) -> None:
+        """All Pods of this node."""
+        mine = f"--field-selector=spec.nodeName={node}"
+        self.plane.kubectl("delete", "pods", "-n", NAMESPACE, mine, "--force", "--grace-period=0", "--wait=false")
 
     # --- waiting and asking ------------------------------------------------------------------------------------------
 
