@@ -46,12 +46,12 @@ test: tools install ## everything: lint, unit, property, a real API server, real
 	@$(BIN)/python -m pytest
 
 sim: $(STAMP) ## SEEDS=2000 histories in simulated time, on JOBS processes; SEED=n tells one in full, BUG=name breaks a rule
-	@$(BIN)/python -m tests.simulation $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),2000)) $(if $(BUG),--bug $(BUG)) $(if $(JOBS),--jobs $(JOBS))
+	@$(BIN)/python -m tests.simulation $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),2000)) $(if $(BUG),--bug $(BUG)) $(if $(AGAINST),--against $(AGAINST)) $(if $(JOBS),--jobs $(JOBS))
 
 fuzz: $(STAMP) ## SECONDS=60 of atheris for each parser of input that others write
 	@$(BIN)/python -m tests.fuzz --seconds $(or $(SECONDS),60)
 
-chaos: tools install ## MINUTES=3 of faults on real processes; SEED=n the same faults again, BUG=name breaks a rule
+chaos: tools install ## MINUTES=3 of faults on real processes; SEED=n the same faults again; BUG=name breaks a rule, AGAINST=name only aims at it
 	@$(BIN)/python -m tests.chaos --minutes $(or $(MINUTES),3) $(if $(SEED),--seed $(SEED)) $(if $(BUG),--bug $(BUG))
 
 demo: tools install ## a real two-node cluster, Berth in it, 30 Pods, and what one would look at

@@ -106,9 +106,9 @@ class Load:
             (self._roll, 1.0),
             (self._rescale, 1.0),
             (self._restart_all, 0.25),
-            (self._edit_pool, 0.7),
-            (self._ground.reserve, 0.7),
-            (self._ground.renew, 0.5),
+            (self._edit_pool, 0.25),
+            (self._ground.reserve, 0.25),
+            (self._ground.renew, 0.4),
         ]
 
     async def _some_pods(self, most: int) -> list[Object]:

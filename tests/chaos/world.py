@@ -32,8 +32,8 @@ from bench.node import Place
 from e2e import accounts
 from e2e.cluster import ControlPlane, Options, Process
 from e2e.cluster.controlplane import free_ports
-from tests.chaos.kubelet import Habits
 from tests.chaos.ground import POOL4, POOL6
+from tests.chaos.kubelet import Habits
 from tests.chaos.load import NAMESPACE
 from tests.chaos.proxy import Proxy
 
