@@ -19,7 +19,7 @@ from e2e.cluster import process
 pytestmark = [pytest.mark.cluster, pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces need root")]
 ROOT = Path(__file__).parents[2]
 MINUTES = float(os.environ.get("BERTH_CHAOS_MINUTES", "3"))
-# Of what real processes show within a minute or two (docs/reliability.md has all): one found at random, and some found by
+# Of what real processes show soon (docs/reliability.md has all): one found at random, and some found by
 # faults that are aimed.
 BUGS = ("free-with-pod", "unknown-is-done", "no-pending-list", "trust-the-silent")
 
