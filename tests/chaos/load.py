@@ -105,6 +105,7 @@ class Load:
             (self._replace_bare, 4.0),
             (self._roll, 1.0),
             (self._rescale, 1.0),
+            (self._restart_set, 2.0),
             (self._restart_all, 0.25),
             (self._edit_pool, 0.25),
             (self._ground.reserve, 0.25),
@@ -140,6 +141,14 @@ class Load:
         stamp = {"chaos.berth.test/rolled": str(time.monotonic())}
         body = {"spec": {"template": {"metadata": {"annotations": stamp}}}}
         await self._api.patch(resource.path(name, namespace=NAMESPACE), body)
+
+    async def _restart_set(self) -> None:
+        """All Pods of a StatefulSet at once: where they come again one after the other, the last is away for long."""
+        name = self._random.choice(list(ORDERED))
+        self._note("all Pods of a StatefulSet are deleted", of=name)
+        for pod in await self.pods():
+            if (pod["metadata"].get("labels") or {}).get("app") == name:
+                await self._remove(pod, gracePeriodSeconds=1)
 
     async def _rescale(self) -> None:
         """Down, and up again some seconds later."""
