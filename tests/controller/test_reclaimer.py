@@ -127,6 +127,25 @@ async def test_an_address_in_doubt_is_kept_for_a_pod_that_reports_it_and_has_no_
     assert not made.doubts(("blue", FIRST))
 
 
+async def test_an_address_in_doubt_is_not_kept_for_a_pod_that_left_while_all_were_listed() -> None:
+    now = 0.0
+    cluster, desk = Cluster(), allocator()
+    meta = {"namespace": "default", "name": "web-0", "uid": "pod-uid"}
+    cluster.pods = [{"metadata": meta, "spec": {}, "status": {"podIPs": [{"ip": "10.0.0.1"}]}}]
+    book = opened(desk, pool(ledger=settled(1)))
+    made = Reclaimer(cluster, lambda: now, Settings(), ignore)  # type: ignore[arg-type]
+    made.doubt("blue", {FIRST})
+    desk.world.pods.replaced(Listing([], "8"))
+    now = Settings().grace
+    await made._look(desk)
+    assert book.ledger is not None
+    assert desk.kept.berths() == set()
+    assert book.ledger.holds(FIRST), "it may not be in view yet"
+    cluster.pods = []
+    await made._look(desk)
+    assert not book.ledger.holds(FIRST)
+
+
 async def test_an_address_in_doubt_that_is_kept_already_is_not_freed() -> None:
     """Its Pod's Endpoint was deleted, and no Pod reports the address yet."""
     now = 0.0

@@ -22,6 +22,7 @@ from berth.controller.claims import Berth, Seen
 from berth.controller.metrics import METRICS
 from berth.controller.parking import Parking
 from berth.controller.settings import Settings
+from berth.controller.surroundings import Life
 from berth.core.claim import Claim
 from berth.core.pool import Pool
 from berth.core.ranges import format_address
@@ -159,8 +160,10 @@ class Reclaimer:
             if text is None or allocator.occupied(berth):
                 del self._doubts[berth]
             elif (reporter := reported.get(text)) is not None and not _served(allocator, *reporter):
-                del self._doubts[berth]
                 pod_uid, interface = reporter
+                if allocator.world.pods.life(pod_uid) is Life.UNKNOWN:
+                    continue  # it was listed, and may have left by now: nobody would tell us again
+                del self._doubts[berth]
                 log.warning("an address without an Endpoint is kept", extra={"address": text, "pod_uid": pod_uid})
                 allocator.keep((pod_uid, "", interface), [berth])
             elif due <= now:
