@@ -106,7 +106,7 @@ class Ground:
                 await self._clear()
             await asyncio.sleep(1.0)
         self._note("it is made again", pool=SIDE[0])
-        await self._insist(lambda: self._api.create(POOLS.path(), body))
+        await insist(lambda: self._api.create(POOLS.path(), body))
 
     async def _remove(self) -> None:
         with suppress(NotFound):
@@ -119,19 +119,21 @@ class Ground:
         async def read() -> None:
             there[:] = [await self._api.get(f"{WEBHOOK}/berth")]
 
-        await self._insist(read)
+        await insist(read)
         meta = {"name": "berth", "labels": there[0]["metadata"].get("labels") or {}}
-        await self._insist(lambda: self._api.remove(f"{WEBHOOK}/berth", {}))
-        await self._insist(deed)
-        await self._insist(lambda: self._api.create(WEBHOOK, {**there[0], "metadata": meta}))
+        await insist(lambda: self._api.remove(f"{WEBHOOK}/berth", {}))
+        await insist(deed)
+        await insist(lambda: self._api.create(WEBHOOK, {**there[0], "metadata": meta}))
 
-    async def _insist(self, request: Callable[[], Awaitable[object]]) -> None:
-        while True:
-            try:
-                await request()
-            except (NotFound, AlreadyExists):
-                return
-            except KubeError:
-                await asyncio.sleep(AGAIN_SECONDS)
-            else:
-                return
+
+async def insist(request: Callable[[], Awaitable[object]]) -> None:
+    """Until it is done, or there is nothing to do."""
+    while True:
+        try:
+            await request()
+        except (NotFound, AlreadyExists):
+            return
+        except KubeError:
+            await asyncio.sleep(AGAIN_SECONDS)
+        else:
+            return

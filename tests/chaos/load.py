@@ -13,9 +13,9 @@ from typing import Any
 
 from bench.api import BenchClient
 from berth.kube.client import Object
-from berth.kube.errors import AlreadyExists, Conflict, KubeError, NotFound
+from berth.kube.errors import Conflict, KubeError, NotFound
 from berth.kube.resources import PODS, POOLS, Resource
-from tests.chaos.ground import CUT, POOL4, POOL6, SIDE, Ground
+from tests.chaos.ground import CUT, POOL4, POOL6, SIDE, Ground, insist
 from tests.chaos.kubelet import RUNS_FOR
 
 NAMESPACE = "chaos"
@@ -83,7 +83,7 @@ class Load:
         await self._ground.settle()
         for number in range(BARE):
             self._go(self._keep_bare(f"bare-{number}"))
-        await self._insist(lambda: self._api.remove_all(JOBS.path(namespace=NAMESPACE), _background()))
+        await insist(lambda: self._api.remove_all(JOBS.path(namespace=NAMESPACE), _background()))
         for name, replicas in ORDERED.items():
             await self._scale(name, replicas)
 
@@ -91,7 +91,7 @@ class Load:
         self.cancel()
         for resource in (DEPLOYMENTS, SETS, JOBS, PODS):
             path = resource.path(namespace=NAMESPACE)
-            await self._insist(lambda path=path: self._api.remove_all(path, _background()))  # type: ignore[misc]
+            await insist(lambda path=path: self._api.remove_all(path, _background()))  # type: ignore[misc]
 
     async def pods(self) -> list[Object]:
         return (await self._api.list(PODS.path(namespace=NAMESPACE))).items
@@ -164,7 +164,7 @@ class Load:
 
     async def _scale(self, name: str, replicas: int) -> None:
         path = SETS.path(name, namespace=NAMESPACE)
-        await self._insist(lambda: self._api.patch(path, {"spec": {"replicas": replicas}}))
+        await insist(lambda: self._api.patch(path, {"spec": {"replicas": replicas}}))
 
     async def _restart_all(self) -> None:
         self._note("all Pods are deleted at once")
@@ -221,17 +221,6 @@ class Load:
             await self._api.remove(
                 PODS.path(meta["name"], namespace=NAMESPACE), {"preconditions": {"uid": meta["uid"]}, **options}
             )
-
-    async def _insist(self, request: Callable[[], Awaitable[object]]) -> None:
-        while True:
-            try:
-                await request()
-            except (NotFound, AlreadyExists):
-                return
-            except KubeError:
-                await asyncio.sleep(0.5)
-            else:
-                return
 
     def _go(self, coroutine: Any) -> None:
         task = asyncio.ensure_future(coroutine)
