@@ -73,8 +73,8 @@ class Desk:
             )
         )
 
-    def show(self, uid: str, container: str, held: str = "", kind: str = "MODIFIED", *, kept: bool = True) -> None:
-        """An Endpoint of Pod `pod-UID`, as a watch tells of it."""
+    def show(self, uid: str, container: str, held: str = "", kind: str = "MODIFIED", *, of: str | None = "set") -> None:
+        """An Endpoint of Pod `pod-UID`, as a watch tells of it; `of`: UID of the set that it is kept for."""
         self._version += 1
         meta = {"namespace": "default", "name": uid, "uid": uid, "generation": 1}
         spec = {
@@ -85,7 +85,9 @@ class Desk:
             "containerID": container,
         }
         entry = {"family": "IPv4", "address": f"{held}/24", "pool": "blue"}
-        status = {"addresses": [entry], **({"heldFor": SET} if kept else {})} if held else {}
+        status: Object = {"addresses": [entry]} if held else {}
+        if held and of:
+            status["heldFor"] = {**SET, "uid": of}
         item = {"metadata": {**meta, "resourceVersion": str(self._version)}, "spec": spec, "status": status}
         self.allocator.claims.changed(Change(kind, item))
 
@@ -165,14 +167,20 @@ async def test_a_claim_that_is_given_up_leaves_the_parked_one_alone(desk: Desk) 
     assert desk.allocator.statement("old") is None
 
 
-async def test_what_is_left_of_a_pod_that_nobody_knew_any_more_does_not_take_the_place_of_a_parked_claim(
-    desk: Desk,
+@pytest.mark.parametrize(
+    ("story", "of"),
+    [
+        ("confirmed after its Pod had gone, so that nobody could say for whom to keep it", None),
+        ("of a set of this name that is gone (simulation, seed 818)", "before"),
+    ],
+)
+async def test_what_is_left_of_a_pod_before_it_does_not_take_the_place_of_a_parked_claim(
+    desk: Desk, story: str, of: str | None
 ) -> None:
-    """It was confirmed after its Pod had gone, so nobody could say for whom to keep it."""
     desk.pods()
-    desk.show("left", "c0", "10.0.0.2", kept=False)
+    desk.show("left", "c0", "10.0.0.2", of=of)
     park(desk)
-    assert desk.allocator.statement("old") is None
+    assert desk.allocator.statement("old") is None, story
 
 
 async def test_a_sandbox_made_again_meanwhile_is_not_deleted(desk: Desk) -> None:

@@ -59,9 +59,11 @@ class Succession:
 
     def superseded(self, claim: Claim) -> bool:
         """It is parked, and another Pod of its name has its addresses, or is to get some. A claim that is left of a Pod
-        before it, confirmed when nobody knew any more whose that was, is none of these."""
+        before it, of a set of this name that is gone, or of one that nobody knew any more, is none of these."""
         return claim.parked and any(
-            each.held_for is not None and not each.parked if each.confirmed else self._coming(each) is not None
+            claim.held_for == each.held_for is not None and not each.parked
+            if each.confirmed
+            else self._coming(each) is not None
             for each in self._claims.others_at(claim)
         )
 
