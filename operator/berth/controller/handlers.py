@@ -25,6 +25,9 @@ def registry(pool: Told, reserved: Told, login: Callable[[], kopf.ConnectionInfo
         settings.scanning.disabled = True
         settings.watching.server_timeout = 300
         settings.watching.client_timeout = 330
+        settings.networking.connect_timeout = 5
+        settings.networking.request_timeout = 20
+        settings.networking.error_backoffs = [0.2, 0.5, 1, *[2] * 30]
 
     @kopf.on.login(registry=handlers)
     async def log_in(**_: Any) -> kopf.ConnectionInfo:
