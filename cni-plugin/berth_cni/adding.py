@@ -107,11 +107,13 @@ class Adder:
         return decided
 
     async def _stands(self, held: Held, underway: Underway) -> bool:
-        """Whether it is there and this container's, read live."""
+        """Whether it is there and this container's with these addresses, read live: after a restore of etcd it may be
+        as it was before it was confirmed, or confirmed anew with others."""
         pause = _SHORTEST_PAUSE
         while not underway.abandoned:
             try:
-                return may_release(read(await self._api.get(held.path)), held.uid, held.attachment)
+                there = read(await self._api.get(held.path))
+                return may_release(there, held.uid, held.attachment) and there.addresses == held.addresses
             except NotFound:
                 return False
             except KubeError:

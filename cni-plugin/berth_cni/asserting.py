@@ -15,7 +15,7 @@ from typing import Any
 
 from berth.api.names import REASSERTED, STATIC_HASH
 from berth.kube.client import Object
-from berth.kube.errors import AlreadyExists, Answer, Busy, Denied, KubeError, NotFound
+from berth.kube.errors import AlreadyExists, Answer, Busy, Conflict, Denied, KubeError, NotFound
 from berth.kube.resources import API_VERSION, ENDPOINTS, PODS
 from berth_cni.claims import Claims
 from berth_cni.endpoints import Held, read
@@ -59,6 +59,8 @@ class Asserter:
                 try:
                     await self._make(held, relisted)
                     return
+                except (Conflict, NotFound):
+                    pass  # somebody was there meanwhile: what there is now decides
                 except Answer as error:
                     waits = isinstance(error, Denied) and asyncio.get_running_loop().time() < denied_until
                     if not waits and not isinstance(error, Busy):
@@ -70,18 +72,20 @@ class Asserter:
                 pause = min(_LONGEST_PAUSE, pause * 2)
 
     def _stands(self, held: Held) -> bool:
-        """No DEL came for it, and nothing holds its place."""
-        return not self._releaser.released(held) and not self._claims.of(held.attachment)
+        """No DEL came for it, and nothing holds its place but its own claim, as it was before it was confirmed."""
+        there = self._claims.of(held.attachment)
+        return not self._releaser.released(held) and all(each.uid == held.uid and not each.confirmed for each in there)
 
     async def _make(self, held: Held, relisted: bool) -> None:
         if not relisted and not await self._pod_lives(held):
             return
         try:
-            made = read(await self._api.create(ENDPOINTS.path(namespace=held.namespace), _again(held)))
+            made = await self._create(held)
         except AlreadyExists:
             # An ADD's, or ours, sent before; or the very same, as an old backup has it.
-            await self._put_right(held)
-            return
+            if not await self._clear(held):
+                return
+            made = await self._create(held)
         self.count += 1
         log.warning("an Endpoint vanished and is asserted again", extra=_about(held))
         self._claims.note(made)
@@ -95,12 +99,23 @@ class Asserter:
         same = held.pod_uid in (meta["uid"], (meta.get("annotations") or {}).get(STATIC_HASH))
         return same and (item.get("status") or {}).get("phase") not in ("Succeeded", "Failed")
 
-    async def _put_right(self, held: Held) -> None:
-        """The same Endpoint with the container before: the one there is now is written again."""
+    async def _create(self, held: Held) -> Held:
+        return read(await self._api.create(ENDPOINTS.path(namespace=held.namespace), _again(held)))
+
+    async def _clear(self, held: Held) -> bool:
+        """The same Endpoint is there. With the container before, it gets the one there is now; not confirmed, it could
+        be given other addresses than the container has, so it makes way (True)."""
         there = await self._api.get(held.path)
-        if there["metadata"]["uid"] == held.uid and there["spec"]["containerID"] != held.attachment.container:
+        if there["metadata"]["uid"] != held.uid:
+            return False
+        if not read(there).confirmed:
+            await self._api.delete(held.path, uid=held.uid, version=there["metadata"]["resourceVersion"])
+            self._claims.forget(held.uid)
+            return True
+        if there["spec"]["containerID"] != held.attachment.container:
             there["spec"]["containerID"] = held.attachment.container
             self._claims.note(read(await self._api.replace(held.path, there)))
+        return False
 
 
 def _again(held: Held) -> Object:

@@ -98,8 +98,8 @@ class Claims:
                 self.vanished(known, True)
             elif listed.version != known.version:
                 self._held[known.uid] = listed
-                if listed.attachment != known.attachment and listed.version < known.version:
-                    self.vanished(known, True)  # an old backup has the container before
+                if listed.version < known.version and _says_less(listed, known):
+                    self.vanished(known, True)
         for held in found.values():
             self._gone.pop(held.uid, None)  # the list shows it, and the watch that follows will tell of its end
             self.note(held)
@@ -127,3 +127,8 @@ class Claims:
             waiters.discard(waiter)
             if not waiters:
                 del self._waiting[uid]
+
+
+def _says_less(listed: Held, known: Held) -> bool:
+    """An old backup has the container before, or is of a moment before its addresses were confirmed."""
+    return listed.attachment != known.attachment or (known.confirmed and not listed.confirmed)

@@ -142,14 +142,23 @@ async def test_an_operator_that_is_away_is_named_at_the_deadline(stage: Stage, m
     await eventually(lambda: not stage.api.kept)
 
 
-async def test_an_add_that_took_long_does_not_answer_with_a_claim_that_was_taken_off(
-    stage: Stage, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    "story", ["it was taken off", "etcd was restored, and it is confirmed anew with another address"]
+)
+async def test_an_add_that_took_long_does_not_answer_with_what_is_not_so_any_more(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, story: str
 ) -> None:
-    """Its watch is behind: it shows the confirmation, and not the end."""
+    """Its watch is behind: it shows the confirmation, and not what came after."""
     monkeypatch.setattr(berth_cni.adding, "_FRESH_SECONDS", 0.0)
 
+    def after() -> None:
+        if story == "it was taken off":
+            stage.api.kept.clear()
+        else:
+            stage.api.only()["status"] = confirmed("10.0.0.8/24")
+
     def confirm(_: Any) -> Any:
-        asyncio.get_running_loop().call_soon(stage.api.kept.clear)
+        asyncio.get_running_loop().call_soon(after)
         return confirmed("10.0.0.9/24")
 
     stage.api.decide = confirm

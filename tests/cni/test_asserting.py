@@ -116,6 +116,23 @@ async def test_after_a_restore_all_that_runs_is_asserted_and_what_ended_is_relea
         assert stage.api.containers() == ["begins-1", "renews-2", "stays-1"]
 
 
+async def test_a_claim_that_the_backup_has_unconfirmed_is_asserted_with_the_addresses_it_had(tmp_path: Path) -> None:
+    """Else it would be confirmed anew, with an address that its container does not have."""
+    async with Stage(tmp_path) as stage:
+        await stage.add("c1")
+        (path, confirmed), version = next(iter(stage.api.kept.items())), 1
+        unconfirmed = {**copy.deepcopy(confirmed), "status": {}}
+        unconfirmed["metadata"]["resourceVersion"] = str(version)
+        stage.api.restore({path: unconfirmed}, version)
+        await eventually(
+            lambda: bool(stage.api.kept) and stage.api.only()["metadata"]["uid"] != confirmed["metadata"]["uid"]
+        )
+        made = stage.api.only()
+        assert made["metadata"]["annotations"] == {REASSERTED: confirmed["metadata"]["uid"]}
+        assert made["spec"]["addresses"] == [confirmed["status"]["addresses"][0]["address"].partition("/")[0]]
+        assert made["spec"]["containerID"] == "c1"
+
+
 async def test_an_add_under_way_when_etcd_is_restored_succeeds_when_asked_again(tmp_path: Path) -> None:
     async with Stage(tmp_path) as stage:
         await stage.add("c1")
