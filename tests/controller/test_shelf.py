@@ -9,6 +9,7 @@ import pytest
 from berth.controller import term
 from berth.controller.allocator import Allocator
 from berth.controller.reservations import Reservations
+from berth.controller.restored import Restored
 from berth.controller.settings import Settings
 from berth.controller.shelf import Shelf
 from berth.controller.term import Term
@@ -128,7 +129,7 @@ async def test_a_reservation_that_went_while_kopf_was_not_told_withholds_nothing
     """One that comes while they are listed stays."""
     monkeypatch.setattr(term, "SWEEP_SECONDS", 0.01)
     cluster = Cluster()
-    made = Term(cluster, Settings())  # type: ignore[arg-type]  # what it reads
+    made = Term(cluster, Settings(), Restored())  # type: ignore[arg-type]  # what it reads
     shelf = Shelf(cluster, made.allocator, asyncio.create_task)  # type: ignore[arg-type]
     shelf.reserve("gone", ONE)
     cluster.during = lambda path: shelf.reserve("new", ONE) if not shelf.reserved.keys() - {"gone"} else None

@@ -21,6 +21,7 @@ from kubernetes_asyncio.leaderelection.leaderelectionrecord import LeaderElectio
 from kubernetes_asyncio.leaderelection.resourcelock.leaselock import LeaseLock
 
 from berth.controller.clock import apart, since_boot
+from berth.controller.restored import MARK, Restored
 from berth.kube.client import Api
 from berth.kube.config import Access
 from berth.kube.errors import KubeError
@@ -62,14 +63,12 @@ class Idleness:
 
 
 class SteadyLock(LeaseLock):
-    """A LeaseLock for which an API server that is away is a failed attempt, not the end of the election.
+    """A LeaseLock for which an API server that is away is a failed attempt, not the end of the election. Each reading
+    of the Lease tells of a restore, and each writing has its mark."""
 
-    `idle`: for how many seconds the Lease had not been renewed when it was last read; 0 when there was none.
-    """
-
-    def __init__(self, name: str, namespace: str, identity: str, client: ApiClient) -> None:
+    def __init__(self, name: str, namespace: str, identity: str, client: ApiClient, restored: Restored) -> None:
         super().__init__(name, namespace, identity, client)
-        self.idle = 0.0
+        self._restored = restored
         self._idleness = Idleness()
 
     async def get(self, name: str, namespace: str) -> Any:
@@ -77,7 +76,14 @@ class SteadyLock(LeaseLock):
             found, record = await super().get(name, namespace)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             return False, _unreachable(error)
-        self.idle = self._idleness.read(record.renew_time) if isinstance(record, LeaderElectionRecord) else 0.0
+        if isinstance(record, LeaderElectionRecord) and self.lease_reference is not None:
+            meta = self.lease_reference.metadata
+            self._restored.read(
+                int(meta.resource_version),
+                marked=MARK in (meta.annotations or {}),
+                idle=self._idleness.read(record.renew_time),
+                mine=record.holder_identity == self.identity,
+            )
         return found, record
 
     async def create(self, name: str, namespace: str, election_record: Any) -> bool:
@@ -86,6 +92,10 @@ class SteadyLock(LeaseLock):
         return False
 
     async def update(self, name: str, namespace: str, updated_record: Any) -> bool:
+        assert self.lease_reference is not None  # it was read just before
+        meta = self.lease_reference.metadata
+        marks = {MARK: "grants are held back"} if self._restored.noticed else {}
+        meta.annotations = {key: text for key, text in (meta.annotations or {}).items() if key != MARK} | marks
         with contextlib.suppress(aiohttp.ClientError, TimeoutError, OSError):
             return bool(await super().update(name, namespace, updated_record))
         return False
@@ -121,10 +131,14 @@ def _unreachable(error: Exception) -> ApiException:
 
 
 async def lead(
-    access: Access, namespace: str, identity: str, term: Callable[[float], Coroutine[Any, Any, None]]
+    access: Access,
+    namespace: str,
+    identity: str,
+    restored: Restored,
+    term: Callable[[], Coroutine[Any, Any, None]],
 ) -> None:
     """Stand for election again and again; while elected, run `term`, which is cancelled when the Lease is lost.
-    It is told how long the Lease had not been renewed when it was taken, in seconds.
+    `restored` is told what the Lease tells.
 
     An error inside a term ends the process: a leader that cannot go on must not keep the Lease.
     """
@@ -132,7 +146,7 @@ async def lead(
 
     async def serve() -> None:
         log.info("elected", extra={"identity": identity})
-        task = asyncio.ensure_future(term(lock.idle))
+        task = asyncio.ensure_future(term())
         terms.add(task)
         await task
 
@@ -140,7 +154,7 @@ async def lead(
         log.warning("no longer leading", extra={"identity": identity})
 
     async with _client(access) as client:
-        lock = SteadyLock(LEASE, namespace, identity, client)
+        lock = SteadyLock(LEASE, namespace, identity, client, restored)
         config = Config(lock, LEASE_SECONDS, RENEW_SECONDS, RETRY_SECONDS, serve, stop)
         while True:
             election = asyncio.ensure_future(SteadyElection(config).run())

@@ -15,6 +15,7 @@ import uvloop
 from berth.controller import handlers
 from berth.controller.leadership import lead, resign
 from berth.controller.metrics import METRICS
+from berth.controller.restored import Restored
 from berth.controller.settings import Settings
 from berth.controller.term import Term, reign
 from berth.health import served
@@ -30,8 +31,6 @@ log = logging.getLogger(__name__)
 REQUESTS_A_SECOND = 1000.0
 BURST = 2000
 END_SECONDS = 1.0
-# A Lease that was renewed longer ago than this is of a long outage, or of a backup: a take-over finds it seconds old.
-LONG_AWAY_SECONDS = 60.0
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -56,6 +55,7 @@ class Operator:
         self._health_port = health_port
         self._settings = settings
         self._term: Term | None = None
+        self._restored = Restored()
 
     async def run(self) -> None:
         async with Client(self._access, rate=REQUESTS_A_SECOND, burst=BURST, name="berth-operator") as api:
@@ -69,7 +69,7 @@ class Operator:
         stop = asyncio.Event()
         watching = asyncio.create_task(self._watch(stop))
         leading = asyncio.create_task(
-            lead(self._access, self._namespace, self._identity, lambda idle: self._lead(api, idle))
+            lead(self._access, self._namespace, self._identity, self._restored, lambda: self._lead(api))
         )
         stopping = asyncio.create_task(stop.wait())
         await asyncio.wait({watching, leading, stopping}, return_when=asyncio.FIRST_COMPLETED)
@@ -91,10 +91,10 @@ class Operator:
         _on_signal(stop)
         await kopf.run_tasks(tasks, ignored=ours)
 
-    async def _lead(self, api: Client, idle: float) -> None:
+    async def _lead(self, api: Client) -> None:
         METRICS.leading.set(1)
         try:
-            await reign(api, self._settings, self._begins, long_away=idle > LONG_AWAY_SECONDS)
+            await reign(api, self._settings, self._begins, self._restored)
         finally:
             METRICS.leading.set(0)
             self._term = None

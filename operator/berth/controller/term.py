@@ -21,6 +21,7 @@ from berth.controller.looker import Looker
 from berth.controller.metrics import METRICS
 from berth.controller.reclaimer import Reclaimer
 from berth.controller.reservations import Reservations
+from berth.controller.restored import Restored
 from berth.controller.rollcall import RollCall
 from berth.controller.scribe import Scribe
 from berth.controller.settings import Settings
@@ -36,16 +37,15 @@ log = logging.getLogger(__name__)
 
 PATIENCE_LOOK_SECONDS = 0.25
 PAUSE_BETWEEN_TERMS = 0.5
-# kopf lists again after a watch that was too old, and then says nothing of what has vanished meanwhile; and after a
-# restore its watch is silent.
-SWEEP_SECONDS = 60.0
+# kopf lists again after a watch that was too old, and then says nothing of what has vanished meanwhile; after a restore
+# its watch is silent, and for up to a minute after its connection was lost without a word.
+SWEEP_SECONDS = 10.0
 
 
-async def reign(api: Api, settings: Settings, begins: "Callable[[Term], None]", *, long_away: bool) -> None:
-    """One term after the other, until cancelled. `long_away`: nobody has led for long, or what says so is old."""
-    after_restore = long_away
+async def reign(api: Api, settings: Settings, begins: "Callable[[Term], None]", restored: Restored) -> None:
+    """One term after the other, until cancelled."""
     while True:
-        term = Term(api, settings, after_restore)
+        term = Term(api, settings, restored)
         begins(term)
         try:
             await term.run()
@@ -56,17 +56,18 @@ async def reign(api: Api, settings: Settings, begins: "Callable[[Term], None]", 
                 "etcd was restored: term ended", extra={"seen": [str(each) for each in contradictions.exceptions]}
             )
             METRICS.rewinds.inc()
-            after_restore = True
+            restored.notice()
         await asyncio.sleep(PAUSE_BETWEEN_TERMS)
 
 
 class Term:
     """Everything a leader has. `run` ends by being cancelled, or with what ended it."""
 
-    def __init__(self, api: Api, settings: Settings, after_restore: bool = False) -> None:
+    def __init__(self, api: Api, settings: Settings, restored: Restored) -> None:
         clock = asyncio.get_running_loop().time
         self._api = api
         self._settings = settings
+        self._restored, self._noticed = restored, restored.times
         self._scribe = Scribe(api)
         self._looker, self._herald = Looker(api), Herald(api)
         self._slicer = Slicer(api, clock)
@@ -77,15 +78,14 @@ class Term:
             self._reclaimer.suspect,
             self._looker.look,
             self._herald.complain,
-            holding_back=after_restore,
+            holding_back=restored.noticed,
         )
         self._roll_call = RollCall(api, self.allocator, self._herald)
         self._following: dict[Resource, Callable[[Listing | None], asyncio.Task[None]]] = {}
         self._watches: dict[Resource, asyncio.Task[None]] = {}
         self.allocator.prospects.doubted = self._reclaimer.doubted
-        self._shelf: Shelf | None = None
-        self._reservations: Reservations | None = None
-        self._early: list[Callable[[], None]] = []  # events that came before our own first reading was done
+        # What kopf tells waits until our own first reading is done, and ends with the term: the next one reads anew.
+        self._told: asyncio.Queue[tuple[Resource, str | None, Object]] = asyncio.Queue()
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as tasks:
@@ -103,14 +103,13 @@ class Term:
             for seen in self.allocator.claims:
                 if seen.claim.pod_uid not in self.allocator.world.pods.pods:
                     self._reclaimer.suspect(seen)
-            self._shelf, self._reservations = shelf, reservations
-            for event in self._early:
-                event()
             log.info("leading", extra={"pools": len(self.allocator.books), "endpoints": len(self.allocator.claims)})
             self._follow(tasks, ENDPOINTS, self.allocator.claims, listing, reading=read)
             comparer = Comparer(self._api, self.allocator, shelf, self._reclaimer, self._herald, self._anew)
             self.allocator.dispute = comparer.want
             tasks.create_task(comparer.run(self._settings.comparison))
+            tasks.create_task(self._until_restored())
+            tasks.create_task(self._listen(shelf, reservations))
             tasks.create_task(self._grant_on())
             tasks.create_task(shelf.run())
             tasks.create_task(reservations.run())
@@ -176,6 +175,11 @@ class Term:
             log.warning("grants are held back", extra={"seconds": self._settings.reassertion})
             await asyncio.sleep(self._settings.reassertion)
             self.allocator.grant_on()
+            self._restored.over()
+
+    async def _until_restored(self) -> None:
+        await self._restored.once_more(self._noticed)
+        raise Rewound("the Lease went back")
 
     async def _lose_patience(self) -> None:
         while True:
@@ -220,20 +224,17 @@ class Term:
     # --- what kopf tells ---------------------------------------------------------------------------------------------
 
     def pool_event(self, kind: str | None, item: Object) -> None:
-        if self._shelf is None:
-            self._early.append(lambda: self.pool_event(kind, item))
-        elif kind == "DELETED":
-            self._shelf.pool_gone(item)
-        else:
-            self._shelf.pool_seen(item)
+        self._told.put_nowait((POOLS, kind, item))
 
     def reserved_event(self, kind: str | None, item: Object) -> None:
-        if self._reservations is None:
-            self._early.append(lambda: self.reserved_event(kind, item))
-        elif kind == "DELETED":
-            self._reservations.gone(item)
-        else:
-            self._reservations.seen(item)
+        self._told.put_nowait((RESERVED, kind, item))
+
+    async def _listen(self, shelf: Shelf, reservations: Reservations) -> None:
+        deeds = {POOLS: (shelf.pool_seen, shelf.pool_gone), RESERVED: (reservations.seen, reservations.gone)}
+        while True:
+            resource, kind, item = await self._told.get()
+            seen, gone = deeds[resource]
+            (gone if kind == "DELETED" else seen)(item)
 
 
 def _rewound(resource: Resource) -> None:
