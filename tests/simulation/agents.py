@@ -65,6 +65,11 @@ class NodeAgent:
         self.process = world.process(node)
         self.start()
 
+    @property
+    def remembers(self) -> bool:
+        """What its node holds: it has listed it, and nothing keeps it from following that."""
+        return self._agent is not None and self.claims.synced.is_set() and not self.process.stopped
+
     def start(self) -> None:
         if self._agent is not None:
             return
@@ -75,6 +80,7 @@ class NodeAgent:
         journal = Journal(self._world.folder / self.node / "journal")
         journal.load()
         reach, claims, lanes = Reach(self.client), Claims(), Lanes()
+        self.claims = claims
         releaser = Releaser(reach, claims, journal, lanes, self._socket)
         adder = Adder(self.node, reach, claims, releaser)
         self._agent = Agent(adder, releaser, claims, reach, lanes, Metrics())

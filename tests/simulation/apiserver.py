@@ -39,6 +39,7 @@ class ApiServer:
         self._counted: dict[str, int] = {}
         self.away = False
         self.closed = False
+        self._era = 0
         self._context = Context()
 
     @property
@@ -49,6 +50,10 @@ class ApiServer:
     def go_away(self) -> None:
         self.away = True
         self.watches.cut()
+
+    def lose_requests(self) -> None:
+        """Whatever is under way does not land any more: the server that had it is gone."""
+        self._era += 1
 
     def come_back(self) -> None:
         self.away = False
@@ -67,7 +72,7 @@ class ApiServer:
             return answer
         fate = self.faults.fate(self.random)
         if fate is None or (fate == "conflict" and not name.startswith(("PUT", "DELETE"))):
-            self._later(lag, self._land, act, answer, name)
+            self._later(lag, self._land, act, answer, name, self._era)
             return answer
         self._counted[fate] = self._counted.get(fate, 0) + 1
         self.note(f"! {client}: {name} {fate}")
@@ -78,24 +83,24 @@ class ApiServer:
         elif fate == "broken":
             self._later(lag, self._answer, answer, Unknown(f"500 {name}"))
         elif fate == "slow":
-            self._later(self.random.uniform(0.1, CLIENT_SECONDS / 2), self._land, act, answer, name)
+            self._later(self.random.uniform(0.1, CLIENT_SECONDS / 2), self._land, act, answer, name, self._era)
         else:
             patience = self.random.uniform(0.2, CLIENT_SECONDS)
             self._later(patience, self._answer, answer, Unknown(f"{name}: timed out"))
             if fate == "unanswered":
-                self._later(lag, self._land, act, None, name)
+                self._later(lag, self._land, act, None, name, self._era)
             elif fate == "late" and writes:
-                self._later(patience + self.random.random() * LATEST_SECONDS, self._land, act, None, name)
+                self._later(patience + self.random.random() * LATEST_SECONDS, self._land, act, None, name, self._era)
         return answer
 
     def _later(self, seconds: float, act: Callable[..., None], *args: Any) -> None:
         self.loop.call_later(seconds, act, *args, context=self._context)
 
-    def _land(self, act: Callable[[], Any], answer: "asyncio.Future[Any] | None", name: str) -> None:
+    def _land(self, act: Callable[[], Any], answer: "asyncio.Future[Any] | None", name: str, era: int) -> None:
         outcome: Any
         if self.closed:
             return
-        if self.away:
+        if self.away or era != self._era:
             outcome = Unknown(f"{name}: connection lost")
         else:
             try:

@@ -5,20 +5,22 @@ containers really have (the address an ADD returned to a sandbox, until that san
 Simulated histories and those of real processes (tests/chaos) have the same judge.
 """
 
-from base64 import b64decode
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network, summarize_address_range
+from ipaddress import ip_address
 from typing import Any
+
+from tests.simulation.readings import Span, held_by_ledger, inside, is_ready, offered_by, says, spans
 
 # An operator learns of a reservation or a change of spec by its watch, which may be slow: what was handed out within
 # this time of the change is nobody's fault.
 NOTICE_SECONDS = 45.0
 
-ASSERTED = "ipam.berth.dev/reasserted"
+# After a restore a leader may write by what it remembers, until it has noticed: what it says of two records that do not
+# agree is put right by the next term.
+REMEMBERED_SECONDS = 8.0
 
-Address = IPv4Address | IPv6Address
-Span = tuple[int, int, int]  # family, first, last
+ASSERTED = "ipam.berth.dev/reasserted"
 
 
 class Violation(Exception):
@@ -55,47 +57,6 @@ class PoolSeen:
     before: list[Span] = field(default_factory=list)
 
 
-def spans(texts: Iterable[str]) -> list[Span]:
-    """`10.0.0.1`, `10.0.0.1-10.0.0.9`, `10.0.0.0/28`."""
-    found: list[Span] = []
-    for text in texts:
-        if "/" in text:
-            network = ip_network(text)
-            found.append((network.version, int(network[0]), int(network[-1])))
-        else:
-            first, _, last = text.partition("-")
-            low = ip_address(first)
-            found.append((low.version, int(low), int(ip_address(last)) if last else int(low)))
-    return found
-
-
-def inside(address: str, among: Iterable[Span]) -> bool:
-    parsed = ip_address(address)
-    return any(version == parsed.version and low <= int(parsed) <= high for version, low, high in among)
-
-
-def offered_by(spec: dict[str, Any]) -> set[str]:
-    """Every address a (small) pool may hand out, before reservations."""
-    withheld = spans(spec.get("excludeIPs") or ()) + spans([spec["gateway"]] if spec.get("gateway") else ())
-    found = set()
-    for version, low, high in spans(spec["ips"]):
-        first, last = (IPv4Address(low), IPv4Address(high)) if version == 4 else (IPv6Address(low), IPv6Address(high))
-        for network in summarize_address_range(first, last):
-            found |= {str(each) for each in network if not inside(str(each), withheld)}
-    return found
-
-
-def held_by_ledger(status: dict[str, Any]) -> tuple[dict[str, str], set[str]]:
-    """(pending: address to claim, settled) of a pool's status."""
-    ledger = status.get("ledger") or {}
-    settled = set()
-    for base, text in (ledger.get("blocks") or {}).items():
-        first = ip_address(base)
-        for index, byte in enumerate(b64decode(text)):
-            settled |= {str(first + 8 * index + bit) for bit in range(8) if byte >> bit & 1}
-    return dict(ledger.get("pending") or {}), settled
-
-
 class Checker:
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
@@ -109,12 +70,58 @@ class Checker:
         self._offered: dict[str, tuple[set[str], float]] = {}
         self._leaving: dict[str, float] = {}  # pools that are being deleted, and since when
         self._claimed: dict[str, float] = {}
-        self._pods: dict[str, str] = {}  # claim that is no assertion -> UID of its Pod
+        self._pods: dict[str, str] = {}  # claim -> UID of its Pod, but for those of which an assertion was seen
+        self._asserted: set[str] = set()
         self._applications: dict[str, str] = {}  # UID of a Pod -> its application
         self._waived: set[str] = set()
         self._members: dict[tuple[str, str], frozenset[str]] = {}  # (UID of a StatefulSet, Pod) -> its addresses
         self.adds = 0
         self.longest_wait = 0.0
+        self._remembered_until = 0.0
+
+    # --- a restore ----------------------------------------------------------------------------------------------------
+
+    def restored(self, kept: dict[str, list[dict[str, Any]]]) -> None:
+        """The API keeps what it did long ago: nothing else is known of it. Who has an address that is now another's by
+        that record, or no pool's, or is reserved, is not promised to keep it; nor is a Pod whose Endpoint had ended,
+        and is there again."""
+        self._remembered_until = self._clock() + REMEMBERED_SECONDS
+        before = set(self._of_endpoint)
+        for known in (self._said, self._of_endpoint, self._ledgers, self._sequences, self._reserved, self._pools,
+                      self._offered, self._leaving):  # fmt: skip
+            known.clear()
+        self.excuse()
+        now, holders = self._clock(), dict[str, str]()
+        for pool in kept["ippools"]:
+            name, status = pool["metadata"]["name"], pool.get("status") or {}
+            self._pools[name], self._offered[name] = pool, (offered_by(pool["spec"]), now)
+            if "deletionTimestamp" in pool["metadata"]:
+                self._leaving[name] = now
+            if "ledger" in status:
+                self._ledgers[name], self._sequences[name] = held_by_ledger(status), status["ledger"]["sequence"]
+        for reservation in kept["reservedips"]:
+            self._reserved[reservation["metadata"]["name"]] = (spans(reservation["spec"]["ips"]), now)
+        claims = {each["metadata"]["uid"]: each for each in kept["endpoints"]}
+        for uid, claim in claims.items():
+            if (said := says(claim)) and uid not in before:
+                self.waive(claim["spec"]["pod"]["uid"])
+            elif said:
+                self._of_endpoint[uid] = said
+                for address, _ in said:
+                    self._said[address] = (uid, claim["metadata"]["name"])
+                    holders[address] = claim["spec"]["pod"]["uid"]
+        for pending, _ in self._ledgers.values():
+            holders |= {address: claims[uid]["spec"]["pod"]["uid"] for address, uid in pending.items() if uid in claims}
+        offered = {address for name, (addresses, _) in self._offered.items() for address in addresses}
+        reserved = [span for reserved, _ in self._reserved.values() for span in reserved]
+        for address, box in list(self._using.items()):
+            if holders.get(address, box.pod_uid) != box.pod_uid or address not in offered or inside(address, reserved):
+                self.waive(box.pod_uid)
+
+    def waive_unrecorded(self, pod_uid: str) -> None:
+        """What no Endpoint says that this Pod's sandboxes have."""
+        if any(box.pod_uid == pod_uid and address not in self._said for address, box in self._using.items()):
+            self.waive(pod_uid)
 
     # --- what containers have ---------------------------------------------------------------------------------------
 
@@ -179,7 +186,8 @@ class Checker:
         if after is None:
             assert before is not None
             uid = before["metadata"]["uid"]
-            self._sure_to_end(name, before["spec"]["containerID"], landing.by)
+            if says(before):  # after a restore the agent makes one that says nothing anew
+                self._sure_to_end(name, before["spec"]["containerID"], landing.by)
             for address, _ in self._of_endpoint.pop(uid, frozenset()):
                 if self._said.get(address, ("", ""))[0] == uid:
                     del self._said[address]
@@ -188,12 +196,12 @@ class Checker:
         if before is None:
             self._claimed[uid] = landing.at
             # Who had an address gets it again, whatever slices there are now.
-            if ASSERTED not in (after["metadata"].get("annotations") or {}):
-                self._pods[uid] = after["spec"]["pod"]["uid"]
-        said = frozenset(
-            (each["address"].partition("/")[0], each["pool"])
-            for each in (after.get("status") or {}).get("addresses") or ()
-        )
+            pod = after["spec"]["pod"]["uid"]
+            if ASSERTED in (after["metadata"].get("annotations") or {}):
+                self._asserted.add(pod)
+            if pod not in self._asserted:
+                self._pods[uid] = pod
+        said = says(after)
         known = self._of_endpoint.get(uid)
         if known == said or (known is None and not said):
             return
@@ -218,6 +226,8 @@ class Checker:
         if holder is not None:
             raise Violation(f"{address} is confirmed to {name} ({uid}) while {holder[1]} ({holder[0]}) holds it")
         self._said[address] = (uid, name)
+        if self._clock() < self._remembered_until:
+            return
         self._in_slice(uid, name, address, pool)
         pending, settled = self._ledgers.get(pool, ({}, set()))
         if pending.get(address) != uid and address not in settled:
@@ -286,7 +296,7 @@ class Checker:
         if pending.keys() & settled:
             raise Violation(f"the ledger of {name} has {sorted(pending.keys() & settled)} pending and settled")
         for address, (uid, endpoint) in self._said.items():
-            if (address, name) not in self._of_endpoint[uid]:
+            if (address, name) not in self._of_endpoint[uid] or self._clock() < self._remembered_until:
                 continue
             if pending.get(address, uid) != uid or (address not in pending and address not in settled):
                 raise Violation(
@@ -326,7 +336,7 @@ class Checker:
 
     def losers(self) -> set[str]:
         """Pools that another one excludes, or should: Ready they may not be together."""
-        ready = {name for name, pool in self._pools.items() if _ready(pool)}
+        ready = {name for name, pool in self._pools.items() if is_ready(pool)}
         both = {
             name
             for name in ready
@@ -357,11 +367,3 @@ class Checker:
             if counted != (free, 0, free):
                 return f"{name} counts (total, allocated, available) {counted}, and {free} are free"
         return ""
-
-
-def _ready(pool: dict[str, Any]) -> bool:
-    generation = pool["metadata"]["generation"]
-    return any(
-        each["type"] == "Ready" and each["status"] == "True" and each["observedGeneration"] == generation
-        for each in (pool.get("status") or {}).get("conditions") or ()
-    )

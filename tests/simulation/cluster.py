@@ -1,6 +1,7 @@
 """A simulated cluster: its nodes, pools, operators and Pods, and what people ask of it."""
 
 import asyncio
+from dataclasses import replace
 from random import Random
 from typing import Any
 
@@ -23,6 +24,7 @@ class Cluster:
         self.nodes: list[Node] = []
         self.operators: list[Operator] = []
         self.pods: dict[str, Pod] = {}
+        self.made: dict[str, Pod] = {}  # every Pod there ever was
         self.specs: dict[str, dict[str, Any]] = {}  # of pools, by name
         self._made = 0
         self._shapes: list[Shape] = []
@@ -124,9 +126,22 @@ class Cluster:
         config = {"cniVersion": "1.0.0", "name": NETWORK, "type": "bridge", "ipam": {"type": "berth", **shape}}
         pod = Pod(name, uid, node, config, families, pools, asyncio.Event())
         pod.of = owner["uid"] if owner is not None and shaped is not None else ""
-        self.pods[uid] = pod
+        self.pods[uid] = self.made[uid] = pod
         self.world.note(f"* Pod {name} ({uid}) on {node.name}, from {', '.join(pools)}")
         node.run(pod)
+
+    def run_again(self, node: Node, body: Object) -> None:
+        """A restored Pod, which its kubelet does not know any more."""
+        meta = body["metadata"]
+        pod = replace(self.made[meta["uid"]], stop=asyncio.Event(), orphaned=False, running=False, container="")
+        pod.leaving, pod.finished = "deletionTimestamp" in meta, body["status"].get("phase") == "Succeeded"
+        self.world.note(f"* Pod {pod.name} ({pod.uid}) is there again")
+        if not pod.leaving:
+            self.pods[pod.uid] = pod
+        if not pod.finished:
+            node.run(pod)
+        if pod.leaving:
+            node.end(pod)
 
     def some_pod(self) -> Pod | None:
         pods = [pod for pod in self.pods.values() if not pod.leaving]

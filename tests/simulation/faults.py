@@ -1,6 +1,6 @@
 """What goes wrong with a request, and how often."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from random import Random
 
 
@@ -24,9 +24,15 @@ class Faults:
         """Some kinds of them, none above `most`."""
         return Faults(**{each.name: random.random() * most * (random.random() < 0.5) for each in fields(Faults)})
 
-    def calm(self) -> None:
+    def calm(self) -> "Faults":
+        """None of them any more; what they were."""
+        before = replace(self)
+        self.be(Faults())
+        return before
+
+    def be(self, others: "Faults") -> None:
         for each in fields(self):
-            setattr(self, each.name, 0.0)
+            setattr(self, each.name, getattr(others, each.name))
 
     def fate(self, random: Random) -> str | None:
         """Of one request; None: all goes well."""

@@ -17,6 +17,7 @@ from typing import Any
 
 from berth.kube.client import Object
 from tests.simulation.apiserver import ApiServer
+from tests.simulation.backups import Backups
 from tests.simulation.checker import Checker, Violation
 from tests.simulation.cluster import Cluster
 from tests.simulation.faults import Faults
@@ -81,6 +82,8 @@ class History:
         if trace:
             self.world.note = api.note = self.note
         self.cluster = Cluster(self.world, random)
+        # Drawn from nothing that the rest draws from: a history without backups is what it was before there were any.
+        self.backups = Backups(self.cluster, Random("backups" + str(random.getstate())))
         self.trouble = Trouble(self.cluster, random, self.hard)
 
     # --- the three parts --------------------------------------------------------------------------------------------
@@ -97,18 +100,19 @@ class History:
         except Exception as error:
             self._fail(error)
         self.told.adds, self.told.longest_wait = world.checker.adds, world.checker.longest_wait
-        self.told.simulated, self.told.writes = world.loop.time(), world.api.store.version
+        self.told.simulated, self.told.writes = world.loop.time(), world.api.store.writes
         self.told.faults = dict(world.api.counted)
         await self._end()
 
     async def _trouble(self) -> None:
         random = self.random
-        events = self.trouble.events()
+        events = self.trouble.events() + self.backups.events()
         for _ in range(random.randint(30, 70) if self.hard else random.randint(5, 30)):
             (event,) = random.choices([each for each, _ in events], [weight for _, weight in events])
             event()
             await asyncio.sleep(random.expovariate(1 / random.choice((0.02, 0.3, 2.0))))
             self._look()
+        self.backups.restore()
 
     async def _calm(self) -> None:
         """Faults end; every Pod that fits gets its addresses."""

@@ -92,7 +92,7 @@ class Node:
             self.agent.start()
             before, self.pods = self.pods, {}
             for pod in before.values():
-                if self._world.chance(0.5):
+                if self._world.chance(0.5) and pod.container:
                     self._go(self._delete_later(pod, pod.container))  # the runtime finds what is left of its sandbox
                 if self.there(pod) is not None:
                     self.run(pod)

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable
 
+from berth.controller.restored import Restored
 from berth.controller.settings import Settings
 from berth.controller.term import Term, reign
 from berth.kube.client import Change, Listing, Object
@@ -28,11 +29,28 @@ class Feed:
         self._told(change.kind, change.object)
 
 
+class Marked(Restored):
+    """What the Lease says of a restore, as if it were read at each election, and written by whoever leads."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__()
+        self._world = world
+
+    def notice(self) -> None:
+        super().notice()
+        self._world.marked = True
+
+    def over(self) -> None:
+        super().over()
+        self._world.marked = False
+
+
 class Operator:
     """One replica. Who leads is for the history to say: often nobody, sometimes both."""
 
     def __init__(self, world: World, name: str) -> None:
         self._world, self.name = world, name
+        self.restored = Marked(world)
         self._term: Term | None = None
         self._leading: asyncio.Task[None] | None = None
         self.process = self._start()
@@ -63,6 +81,7 @@ class Operator:
         if self._leading is None and not self.process.dead:
             self._world.note(f"* {self.name} leads")
             self._world.checker.excuse()
+            self.read_mark()
             self._leading = self.process.spawn(self._lead())
             self._leading.add_done_callback(self._led)
 
@@ -74,10 +93,18 @@ class Operator:
             self._term = term
 
         try:
-            await reign(self._client, Settings(), begins, long_away=False)
+            await reign(self._client, Settings(), begins, self.restored)
         finally:
             if self._term in mine:
                 self._term = None
+
+    def read_mark(self) -> None:
+        self.restored.noticed = self._world.marked
+
+    def reads_lease(self) -> None:
+        """Of its own, each second: after a restore it finds it older than it was."""
+        if self.leads and not self.process.dead and not self.process.stopped and not self.restored.noticed:
+            self.restored.notice()
 
     def step_down(self) -> None:
         if self._leading is not None:
@@ -99,6 +126,7 @@ class Operator:
         self._leading = self._term = None
 
     def restart(self, leads: bool) -> None:
+        self.restored = Marked(self._world)
         self.process = self._start()
         if leads:
             self.lead()

@@ -14,6 +14,8 @@ from berth.kube.errors import AlreadyExists, BadRequest, NotFound
 from tests.simulation.checker import Landing
 from tests.simulation.objects import Happened, Key, Matches, Stored, Target, check, timestamp
 
+Kept = dict[str, dict[Key, Stored]]  # by kind
+
 PEOPLES = ("labels", "annotations", "finalizers")  # of metadata, what a write of the object may change
 
 
@@ -22,7 +24,8 @@ class Store:
         self._clock, self._tell = clock, tell
         self.observers: list[Callable[[Landing], None]] = []
         self.version = 1
-        self._kept: dict[str, dict[Key, Stored]] = {}
+        self.writes = 0
+        self._kept: Kept = {}
         self._uids = 0
 
     # --- people, kubelets, controllers: done at once ----------------------------------------------------------------
@@ -50,6 +53,17 @@ class Store:
     def remove(self, plural: str, name: str, namespace: str = "", by: str = "someone") -> None:
         if (namespace, name) in self._kept.get(plural, {}):
             self.delete(Target(plural, namespace, name, ""), None, None, by)
+
+    # --- backups ------------------------------------------------------------------------------------------------------
+
+    def backup(self) -> Kept:
+        return {plural: dict(objects) for plural, objects in self._kept.items()}
+
+    def restore(self, kept: Kept, bump: int) -> None:
+        """All is as it was, at the version it had. Those to come are above all that ever were, by `bump`. No UID is
+        given twice."""
+        self._kept = {plural: dict(objects) for plural, objects in kept.items()}
+        self.version += bump
 
     # --- what requests do -------------------------------------------------------------------------------------------
     def _find(self, target: Target) -> Stored:
@@ -110,6 +124,7 @@ class Store:
 
     def _drop(self, plural: str, key: Key, stored: Stored, by: str) -> None:
         self.version += 1
+        self.writes += 1
         body = {**stored.body, "metadata": {**stored.body["metadata"], "resourceVersion": str(self.version)}}
         del self._kept[plural][key]
         self._tell(plural, Happened(self.version, stored, Stored.of({**body, "deleted": True})))
@@ -127,6 +142,7 @@ class Store:
         if before is not None and orjson.dumps(body) == before.raw:
             return before.copy()
         self.version += 1
+        self.writes += 1
         meta = {**body["metadata"], "resourceVersion": str(self.version)}
         after = Stored.of({**body, "metadata": meta})
         self._kept.setdefault(plural, {})[key] = after

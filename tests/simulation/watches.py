@@ -95,7 +95,10 @@ class Watches:
 
     def compact(self) -> None:
         """From now on no watch can be taken up from before."""
-        self._compacted = self.version
+        self.compact_to(self.version)
+
+    def compact_to(self, version: int) -> None:
+        self.version = self._compacted = version
         for happened in self._happened.values():
             happened.clear()
 

@@ -23,6 +23,7 @@ class World:
     processes: list[Process] = field(default_factory=list)
     tasks: set["asyncio.Task[Any]"] = field(default_factory=set)
     calm: bool = False
+    marked: bool = False  # the Lease, after a restore: grants are held back
     sandbox_seconds: float = 40.0  # how long a sandbox lives, if nothing else ends it
     note: Callable[[str], None] = lambda text: None
     started: dict[int, float] = field(default_factory=dict)  # process number -> when it was started
