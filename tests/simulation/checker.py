@@ -6,7 +6,7 @@ Simulated histories and those of real processes (tests/chaos) have the same judg
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Any
 
@@ -45,16 +45,6 @@ class Sandbox:
     pod_uid: str
     addresses: frozenset[str]
     since: float
-
-
-@dataclass(slots=True)
-class PoolSeen:
-    """What a pool's spec says, and since when."""
-
-    name: str
-    offered: list[Span]
-    since: float
-    before: list[Span] = field(default_factory=list)
 
 
 class Checker:

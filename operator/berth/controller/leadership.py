@@ -6,10 +6,8 @@ Never for safety: a leader that was paused may wake up and write. The ledger's c
 import asyncio
 import contextlib
 import logging
-import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
-from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -184,31 +182,21 @@ async def resign(api: Api, namespace: str, identity: str) -> None:
 
 @contextlib.asynccontextmanager
 async def _client(access: Access) -> AsyncIterator[ApiClient]:
-    """kubernetes-asyncio's own client, from the same access as ours. It reads certificates from files alone."""
-    with tempfile.TemporaryDirectory(prefix="berth-") as folder:
-        configuration = Configuration(host=access.server)
-        if access.ca_data is not None:
-            configuration.ssl_ca_cert = _file(folder, "ca", access.ca_data)
-        if access.certificate is not None:
-            configuration.cert_file = _file(folder, "certificate", access.certificate[0])
-            configuration.key_file = _file(folder, "key", access.certificate[1])
-        if access.tls is not None and not access.tls.check_hostname:
-            configuration.verify_ssl = False
-        token = access.bearer()
-        if token is not None:
-            configuration.api_key = {"BearerToken": token}
-            configuration.api_key_prefix = {"BearerToken": "Bearer"}
+    """kubernetes-asyncio's own client, over connections of ours: it reads certificates from files alone, and a process
+    that is killed would leave its key behind."""
+    configuration = Configuration(host=access.server)
+    token = access.bearer()
+    if token is not None:
+        configuration.api_key = {"BearerToken": token}
+        configuration.api_key_prefix = {"BearerToken": "Bearer"}
 
-            async def refresh(current: Configuration) -> None:
-                current.api_key["BearerToken"] = access.bearer()
+        async def refresh(current: Configuration) -> None:
+            current.api_key["BearerToken"] = access.bearer()
 
-            configuration.refresh_api_key_hook = refresh
-        async with ApiClient(configuration) as client:
-            yield client
-
-
-def _file(folder: str, name: str, content: bytes) -> str:
-    path = Path(folder) / name
-    path.touch(mode=0o600)
-    path.write_bytes(content)
-    return str(path)
+        configuration.refresh_api_key_hook = refresh
+    async with ApiClient(configuration) as client:
+        await client.rest_client.close()
+        client.rest_client.pool_manager = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(ssl=access.tls or True), trust_env=True
+        )
+        yield client

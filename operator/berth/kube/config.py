@@ -30,7 +30,7 @@ class Access:
     tls: ssl.SSLContext | None = None
     token: str | None = None
     token_file: Path | None = None
-    ca_data: bytes | None = None  # for clients that want a file of their own (kubernetes-asyncio, kopf)
+    ca_data: bytes | None = None  # for kopf, which wants a file of its own
     certificate: tuple[bytes, bytes] | None = None  # PEM: certificate, key
 
     def bearer(self) -> str | None:
