@@ -95,7 +95,8 @@ async def _first_material(api: Api, place: Place, stop: asyncio.Event) -> Materi
         except KubeError as error:
             log.warning("no certificate yet, trying again: %s", error)
             with suppress(TimeoutError):
-                await asyncio.wait_for(stop.wait(), 1.0)
+                async with asyncio.timeout(1.0):
+                    await stop.wait()
     return None
 
 

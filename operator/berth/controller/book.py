@@ -6,6 +6,7 @@ once. What nobody waits for (settling, releasing, counts) waits a moment for com
 """
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
@@ -202,10 +203,11 @@ class Book:
         return self.standing != self._stated or (self.ledger is not None and self.ledger.dirty)
 
     async def _company(self) -> None:
-        try:
-            await asyncio.wait_for(self._urgent.wait(), COMPANY_SECONDS)
-        except TimeoutError:
-            return
+        # Not `asyncio.wait_for`: in Python 3.11 that loses a cancellation that comes with what is waited for, and a
+        # term that has lost its Lease would never end.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(COMPANY_SECONDS):
+                await self._urgent.wait()
 
     async def _write(self) -> None:
         ledger, standing, epoch = self.ledger, self.standing, self._epoch

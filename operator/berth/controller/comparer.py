@@ -62,7 +62,8 @@ class Comparer:
     async def run(self, seconds: float) -> None:
         while True:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wanted.wait(), seconds)
+                async with asyncio.timeout(seconds):
+                    await self._wanted.wait()
             self._wanted.clear()
             try:
                 await self.compare()

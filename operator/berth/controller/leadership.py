@@ -33,6 +33,9 @@ LEASE_SECONDS = 6
 RENEW_SECONDS = 4
 RETRY_SECONDS = 1
 
+# A term that was cancelled ends at once; one that does not is a mistake of ours, and a new process mends that.
+END_SECONDS = 10
+
 UNREACHABLE = '{"code": 503}'
 
 
@@ -163,7 +166,9 @@ async def lead(
                 # The library leaves the term running when the election itself is cancelled.
                 for task in (election, *terms):
                     task.cancel()
-                await asyncio.wait({election, *terms})
+                _, stuck = await asyncio.wait({election, *terms}, timeout=END_SECONDS)
+            if stuck:
+                raise RuntimeError(f"a term was cancelled, and has not ended within {END_SECONDS} s")
             for task in terms:
                 if not task.cancelled():
                     task.result()
